@@ -1,0 +1,117 @@
+"""What an engine is: it turns a document into recognised pages, and those into result files.
+
+Two calls, one for each stage. *Page stage*: read a range of pages into a part folder; any worker, any order, as many
+ranges at once as there are workers. *Document stage*: once over the whole, from all parts in page order. A document
+that is not cut goes through both in one worker, one after the other. The parts are the engine's own business; only
+the engine that wrote a part reads it. Sharded output must equal unsharded output, byte for byte.
+
+Engines are found through the entry-point group `docfleet.engines`; each must pass the engine contract tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from docfleet.options import ParseOptions, Tier
+
+#: Called with the number of pages finished since the last call. May raise to stop the work.
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineContext:
+    """What a worker knows when it loads its engines. Its environment is already set."""
+
+    #: "cpu", "cuda:0", "npu:0", "mps".
+    device: str
+    #: Threads that native code may use in this worker.
+    threads: int
+    #: huggingface | modelscope | local | embedded; decided once for all workers.
+    model_source: str
+    #: VLM server for tiers standard and advanced where the caller names none; None: run the VLM here.
+    vlm_server_url: str | None
+    #: Scratch space of this worker, emptied at its start.
+    scratch: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParseRequest:
+    """One document, or a range of it, validated and ready to be read."""
+
+    source: Path
+    #: Type by content, without dot.
+    suffix: str
+    #: For titles and messages only.
+    filename: str
+    #: Pages of the whole document, and the range wanted of it (from 0, inclusive).
+    pages: int
+    first_page: int
+    last_page: int
+    options: ParseOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedPage:
+    """A page that could not be delivered, and why."""
+
+    page: int
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParseReport:
+    """What came out. Goes to the store as JSON and from there to every door."""
+
+    #: Tier and engine really used, and the engine's version: results are comparable only within one version.
+    tier: str
+    engine: str
+    engine_version: str
+    #: Pages delivered.
+    pages: int
+    failed_pages: tuple[FailedPage, ...] = ()
+    #: Files made, relative to the output folder; images are under `images/`.
+    files: tuple[str, ...] = ()
+    #: Anything asked for and not done, or done less well than could be.
+    warnings: tuple[str, ...] = ()
+    #: Seconds by step.
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+class Engine(Protocol):
+    """An implementation reads documents; it is built, loaded and used inside one worker process."""
+
+    name: ClassVar[str]
+
+    @property
+    def version(self) -> str:
+        """Version that decides whether two results are comparable."""
+        ...
+
+    def load(self, context: EngineContext) -> None:
+        """Import what is heavy and load weights. Called once; may take minutes."""
+        ...
+
+    def missing(self, tier: Tier) -> str | None:
+        """Return why this tier cannot run here and how to get it, or None if it can. Cheap."""
+        ...
+
+    def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:
+        """Page stage: recognise pages `request.first_page..last_page` into the new folder `part`."""
+        ...
+
+    def finish(
+        self, request: ParseRequest, tier: Tier, parts: Sequence[Path], output: Path, progress: Progress
+    ) -> ParseReport:
+        """Document stage: make the result files of the whole range in the new folder `output`.
+
+        Raises:
+            DocfleetError: with the status and remedy that the caller shall see.
+        """
+        ...

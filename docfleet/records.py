@@ -1,0 +1,196 @@
+"""What travels between processes and rests in the store: frozen, self-explaining records.
+
+A *job* is one document. It is cut into *shards*, each a range of pages at one *stage*. A worker *claims* a shard: the
+claim is its lease, numbered by *attempt*, and only the holder of the newest lease may complete the shard.
+Times are seconds since the epoch; pages are counted from 0 and ranges include both ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from docfleet.options import ParseOptions
+
+
+class JobState(StrEnum):
+    """Where a document stands."""
+
+    #: Accepted, no shard claimed yet.
+    QUEUED = "queued"
+    #: At least one shard claimed.
+    RUNNING = "running"
+    #: Every page delivered.
+    COMPLETED = "completed"
+    #: Delivered without some pages, which are named.
+    PARTIAL = "partial"
+    #: Not delivered; the job has an error.
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class ShardState(StrEnum):
+    """Where a piece of work stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Stage(StrEnum):
+    """What is to be done with a shard's pages."""
+
+    #: Recognise pages (OCR, models); any worker, any order.
+    PAGES = "pages"
+    #: Gather the page shards, do what is document-wide, render. Once for a document.
+    DOCUMENT = "document"
+    #: Both at once, for a document that is not cut.
+    WHOLE = "whole"
+
+
+class WorkerState(StrEnum):
+    """What a worker process is doing."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+    #: Its engine did not load; it tries again, later each time.
+    FAILED = "failed"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessIdentity:
+    """A process beyond its number: numbers are given out again, start times are not."""
+
+    pid: int
+    #: Start time of the process as the system tells it (Linux: clock ticks since boot); 0 where unknown.
+    started: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSlot:
+    """A planned worker: which device, with which environment. One process fills a slot at a time."""
+
+    index: int
+    #: "cpu", "cuda:0", "npu:1", "mps".
+    device: str
+    #: Environment to set before anything heavy is imported.
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """What is known of a document once it lies on disk."""
+
+    #: Name given by the caller, cleaned: no path, no control characters. For people; never used as a path.
+    filename: str
+    #: Type by content, as a lower-case suffix without dot: "pdf", "png", "docx", ...
+    suffix: str
+    #: Size in bytes.
+    size: int
+    #: Hexadecimal digest of the bytes.
+    sha256: str
+    #: Pages of a PDF, frames of an image, 1 for what has no pages before it is laid out.
+    pages: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """A shard to be made."""
+
+    stage: Stage
+    first_page: int
+    last_page: int
+
+    @property
+    def pages(self) -> int:
+        """Number of pages in the range."""
+        return self.last_page - self.first_page + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One document on its road."""
+
+    id: str
+    state: JobState
+    document: Document
+    options: ParseOptions
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    #: Pages finished so far, of `document.pages` within the asked range.
+    pages_done: int = 0
+    #: Folder of the results, relative to the data folder; None until delivered.
+    output: str | None = None
+    #: What the worker reported (`ParseReport.to_json()`); None until delivered.
+    report: dict[str, Any] | None = None
+    #: `DocfleetError.record()`; None unless failed.
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A piece of a job as it stands in the store."""
+
+    id: int
+    job_id: str
+    stage: Stage
+    first_page: int
+    last_page: int
+    state: ShardState
+    #: How often it was claimed.
+    attempt: int
+    pages_done: int = 0
+    owner: ProcessIdentity | None = None
+    worker_index: int | None = None
+    claimed_at: float | None = None
+    heartbeat_at: float | None = None
+    finished_at: float | None = None
+    #: Output of the shard, relative to the data folder.
+    output: str | None = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A worker's lease on a shard, with all it needs to do the work."""
+
+    shard_id: int
+    attempt: int
+    owner: ProcessIdentity
+    stage: Stage
+    first_page: int
+    last_page: int
+    job_id: str
+    document: Document
+    options: ParseOptions
+    #: Outputs of the job's finished page shards, in page order, relative to the data folder. Document stage only.
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerReport:
+    """What a worker says of itself, kept in the store for `/status` and the supervisor."""
+
+    slot: int
+    identity: ProcessIdentity
+    device: str
+    state: WorkerState
+    #: Short text for people: the model source, or why the engine did not load.
+    detail: str = ""
+    heartbeat_at: float = 0.0
+    started_at: float = 0.0
+    shard_id: int | None = None
+    documents_done: int = 0
+    pages_done: int = 0
+    #: Resident memory in bytes, children included.
+    rss: int = 0

@@ -1,0 +1,1 @@
+"""The truth about jobs, shards and workers, on disk."""

@@ -1,0 +1,138 @@
+"""What the rest of the server asks of a store. One file per implementation; each must pass the contract tests.
+
+Three roles, so that each process sees only what it needs: a worker holds `Claims`, the doors hold `Jobs`, the
+supervisor holds `Leases`. Every method is one short transaction, safe under concurrent processes and threads, and
+durable when it returns where the text says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from docfleet.options import ParseOptions
+from docfleet.records import Claim, Document, Job, JobState, ProcessIdentity, Shard, ShardPlan, WorkerReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Counts since the data folder was made (they outlive the jobs) and the work at hand."""
+
+    completed: int = 0
+    partial: int = 0
+    failed: int = 0
+    pages: int = 0
+    #: Attempts that ended without a result and were tried again.
+    retries: int = 0
+    queued_jobs: int = 0
+    running_jobs: int = 0
+    queued_pages: int = 0
+    #: Pages finished in the last 60 seconds, divided by 60.
+    pages_per_second: float = 0.0
+
+
+class Changes(Protocol):
+    """A cheap way to learn that somebody wrote."""
+
+    def changed(self) -> bool:
+        """Return whether any process committed since the last call on this object. Takes no lock."""
+        ...
+
+
+class Claims(Changes, Protocol):
+    """The worker's side. A driver of remote workers or another database implements this."""
+
+    def announce(self, report: WorkerReport) -> None:
+        """Record what the worker in `report.slot` is doing; it replaces what the slot's last process said."""
+        ...
+
+    def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
+        """Take the next shard, or None. The shard belongs to `owner` until it ends or the lease is returned."""
+        ...
+
+    def beat(self, claim: Claim, pages_done: int) -> bool:
+        """Extend the lease and record progress. False: the lease is lost; stop and leave the result alone."""
+        ...
+
+    def complete(self, claim: Claim, *, output: str, report: dict[str, Any]) -> bool:
+        """Deliver a shard, durably. The job ends with its last shard, as `partial` if `report["failed_pages"]`.
+
+        Args:
+            claim: the lease.
+            output: folder of the result, relative to the data folder.
+            report: what the doors show of the result, JSON.
+
+        Returns:
+            False if the lease was lost: nothing was recorded and the caller removes its output.
+        """
+        ...
+
+    def fail(self, claim: Claim, error: dict[str, Any]) -> bool:
+        """End a shard, and with it its job, with an error that another attempt would meet again."""
+        ...
+
+
+class Jobs(Changes, Protocol):
+    """The doors' side."""
+
+    def accept(self, job_id: str, document: Document, options: ParseOptions, shards: Sequence[ShardPlan]) -> Job:
+        """Enter a job and its shards. Durable when it returns: an accepted job survives a power cut."""
+        ...
+
+    def job(self, job_id: str) -> Job | None:
+        """Return the job, or None."""
+        ...
+
+    def states(self, job_ids: Iterable[str]) -> dict[str, JobState]:
+        """Return the state of each job that exists, for many waiters at once."""
+        ...
+
+    def shards(self, job_id: str) -> list[Shard]:
+        """Return a job's shards, in page order."""
+        ...
+
+    def totals(self) -> Totals:
+        """Return counts for `/status`."""
+        ...
+
+    def workers(self) -> list[WorkerReport]:
+        """Return the newest report of every slot, in order."""
+        ...
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job and its shards. Its files are the caller's."""
+        ...
+
+
+class Leases(Jobs, Protocol):
+    """The supervisor's side."""
+
+    def leases(self) -> list[Shard]:
+        """Return every shard that a worker holds."""
+        ...
+
+    def give_back(self, shard: Shard, *, cause: dict[str, Any], max_attempts: int) -> bool:
+        """End a lease whose holder is gone: queue the shard again, or fail its job after `max_attempts`.
+
+        Args:
+            shard: as `leases()` returned it; nothing happens if its lease has changed hands since.
+            cause: `DocfleetError.record()` of what happened; the job's error if it fails.
+            max_attempts: attempts after which the job fails.
+
+        Returns:
+            Whether the lease was ended by this call.
+        """
+        ...
+
+    def retire(self, slot: int, identity: ProcessIdentity, detail: str) -> None:
+        """Mark the slot's worker as gone, unless a newer process has taken the slot."""
+        ...
+
+    def finished_before(self, moment: float, limit: int) -> list[str]:
+        """Return ids of jobs that ended before `moment`, oldest first."""
+        ...
+
+    def known(self, job_ids: Iterable[str]) -> set[str]:
+        """Return those of the ids that exist: folders of the others are left over from a crash."""
+        ...

@@ -1,0 +1,36 @@
+"""Shared fixtures. A test that needs a part that is missing is left out, and says so; under CI that is a failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+#: Real documents kept outside the project; a checkout without them tests on documents of its own making.
+DOCUMENTS = Path(os.environ.get("DOCFLEET_TEST_DOCUMENTS", ROOT.parent / "shared" / "documents"))
+
+#: Parts that CI installs: their absence there is a failure, not a reason to skip.
+PROGRAMS = {"libreoffice": "soffice"}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        (part,) = mark.args
+        present = DOCUMENTS.is_dir() if part == "documents" else shutil.which(PROGRAMS[part]) is not None
+        if present:
+            continue
+        message = f"left out: {part} is not here"
+        if os.environ.get("CI") and part in PROGRAMS:
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture
+def documents() -> Path:
+    """The folder of real documents; use together with `@pytest.mark.needs("documents")`."""
+    return DOCUMENTS
