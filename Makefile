@@ -26,7 +26,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.default
 	@touch $@
 
 demo: setup                        ## parse three small documents and show what came out
-	@$(BIN)/python -m docfleet.demo
+	@$(BIN)/python samples/demo.py
 
 serve: setup                       ## the server, on http://127.0.0.1:8000
 	@$(BIN)/python server.py

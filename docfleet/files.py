@@ -77,9 +77,13 @@ class DataFolder:
             raise ValueError(f"not a suffix: {suffix!r}")
         return self.job(job_id) / f"source.{suffix}"
 
+    def work(self, job_id: str) -> Path:
+        """Return the folder of what is needed only until the result is there."""
+        return self.job(job_id) / "work"
+
     def part(self, job_id: str, shard_id: int, attempt: int) -> Path:
         """Return the folder of what one attempt at a shard's page stage writes."""
-        return self.job(job_id) / "work" / f"part-{shard_id}-{attempt}"
+        return self.work(job_id) / f"part-{shard_id}-{attempt}"
 
     def result(self, job_id: str, attempt: int) -> Path:
         """Return the folder of what one attempt at the document stage writes."""

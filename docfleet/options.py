@@ -102,6 +102,16 @@ class ParseOptions(BaseModel):
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
 
+    @field_validator("server_url", "lang", "backend", mode="after")
+    @classmethod
+    def _storable(cls, value: str | None) -> str | None:
+        # JSON can name half a character (a lone surrogate), which no file and no database can hold.
+        try:
+            (value or "").encode()
+        except UnicodeEncodeError:
+            raise ValueError("is not valid Unicode text") from None
+        return value
+
     @field_validator("start_page_id", "end_page_id", mode="before")
     @classmethod
     def _empty_page(cls, value: Any, info: Any) -> Any:

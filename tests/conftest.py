@@ -14,6 +14,9 @@ sys.path.insert(0, str(ROOT))
 #: Real documents kept outside the project; a checkout without them tests on documents of its own making.
 DOCUMENTS = Path(os.environ.get("DOCFLEET_TEST_DOCUMENTS", ROOT.parent / "shared" / "documents"))
 
+# MinerU reads its environment at its first import, whichever test comes first: never the user's own.
+import tests.mineru_support  # noqa: E402, F401
+
 #: Parts that CI installs: their absence there is a failure, not a reason to skip.
 PROGRAMS = {"libreoffice": "soffice"}
 

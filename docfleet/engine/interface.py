@@ -98,8 +98,8 @@ class Engine(Protocol):
         """Import what is heavy and load weights. Called once; may take minutes."""
         ...
 
-    def missing(self, tier: Tier) -> str | None:
-        """Return why this tier cannot run here and how to get it, or None if it can. Cheap."""
+    def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
+        """Return why such a document cannot be read at this tier here and how to get it, or None if it can. Cheap."""
         ...
 
     def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:

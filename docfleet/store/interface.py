@@ -36,7 +36,11 @@ class Changes(Protocol):
     """A cheap way to learn that somebody wrote."""
 
     def changed(self) -> bool:
-        """Return whether any process committed since the last call on this object. Takes no lock."""
+        """Return whether any process committed since the last call on this object. Takes no lock.
+
+        This object's own commits count too, and the first call says True. One answer a commit: whoever waits for
+        changes should be the only caller on its object.
+        """
         ...
 
 
@@ -44,11 +48,18 @@ class Claims(Changes, Protocol):
     """The worker's side. A driver of remote workers or another database implements this."""
 
     def announce(self, report: WorkerReport) -> None:
-        """Record what the worker in `report.slot` is doing; it replaces what the slot's last process said."""
+        """Record what the worker in `report.slot` is doing; it replaces what the slot's last process said.
+
+        A `heartbeat_at` of 0 means now.
+        """
         ...
 
     def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
-        """Take the next shard, or None. The shard belongs to `owner` until it ends or the lease is returned."""
+        """Take the next shard, or None. The shard belongs to `owner` until it ends or the lease is returned.
+
+        Oldest job first, then page order; a document stage only when all page shards of its job are done. Asking in
+        vain takes no write lock.
+        """
         ...
 
     def beat(self, claim: Claim, pages_done: int) -> bool:
@@ -77,7 +88,18 @@ class Jobs(Changes, Protocol):
     """The doors' side."""
 
     def accept(self, job_id: str, document: Document, options: ParseOptions, shards: Sequence[ShardPlan]) -> Job:
-        """Enter a job and its shards. Durable when it returns: an accepted job survives a power cut."""
+        """Enter a job and its shards. Durable when it returns: an accepted job survives a power cut.
+
+        Args:
+            job_id: fresh.
+            document: as it lies on disk.
+            options: as the caller gave them.
+            shards: one whole shard, or page shards and one document shard over all of them.
+
+        Raises:
+            InternalError: the shards are neither, or the id is taken.
+            StorageFull: there is no room for the job; nothing was entered.
+        """
         ...
 
     def job(self, job_id: str) -> Job | None:

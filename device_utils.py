@@ -1,0 +1,164 @@
+"""The devices of this machine: what is here, what would be used, and why not more.
+
+    python device_utils.py [--json] [--devices cuda:0,cpu] [--workers-per-device 2] ...
+
+Ends with status 0 if the machine is fit, 1 if it works slowly (no accelerator, scarce memory), 2 if it is unfit or the
+options cannot be met. From Python: `plan(detect())`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from docfleet.devices import Accelerator, Fitness, Kind, Machine, Plan, PlannedWorker, Probe, detect, plan
+from docfleet.devices.records import GIB
+from docfleet.errors import ConfigurationError
+from docfleet.options import Tier
+
+__all__ = [
+    "Accelerator",
+    "Fitness",
+    "Kind",
+    "Machine",
+    "Plan",
+    "PlannedWorker",
+    "Probe",
+    "describe",
+    "detect",
+    "free_disk",
+    "main",
+    "plan",
+]
+
+_STATUS = {Fitness.FIT: 0, Fitness.DEGRADED: 1, Fitness.UNFIT: 2}
+
+
+def free_disk(folder: Path) -> int:
+    """Return the bytes free where `folder` lies or will lie."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
+def facts(machine: Machine, planned: Plan, data_dir: Path) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    return {
+        "machine": machine.to_json(),
+        "plan": planned.to_json(),
+        "free_disk": {"folder": str(data_dir), "bytes": free_disk(data_dir)},
+        "exit_status": _STATUS[planned.fitness],
+    }
+
+
+def describe(machine: Machine, planned: Plan, data_dir: Path) -> str:
+    """Return the same facts for people, in lines that fit a terminal where their texts allow."""
+    return "\n".join(
+        [
+            "Found",
+            *_found(machine, data_dir),
+            "",
+            f"Will be used: {len(planned.workers)} worker(s)",
+            *_used(planned),
+            "",
+            "Why not more",
+            *(f"  {line}" for line in planned.limits),
+            *(f"  {device}: {reason}." for device, reason in planned.unused.items()),
+            *_warned(planned),
+            "",
+            "Versions",
+            "  " + ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
+            "",
+            f"Verdict: {planned.fitness}",
+        ]
+    )
+
+
+def _found(machine: Machine, data_dir: Path) -> Iterator[str]:
+    cpu, memory = machine.cpu, machine.memory
+    narrowed = [f"{cpu.logical} logical"]
+    if cpu.affinity is not None and cpu.affinity < cpu.logical:
+        narrowed.append(f"{cpu.affinity} by affinity")
+    if cpu.quota is not None:
+        narrowed.append(f"{cpu.quota:g} by the container's quota")
+    yield f"  cpu      {cpu.cores:g} core(s) ({', '.join(narrowed)}) {cpu.name}".rstrip()
+    limit = f", limited to {memory.limit / GIB:.1f} GiB by the container" if memory.limit else ""
+    yield f"  memory   {memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available{limit}"
+    yield f"  disk     {free_disk(data_dir) / GIB:.1f} GiB free for {data_dir}"
+    for device in machine.accelerators:
+        sizes = ""
+        if device.memory_total is not None and device.memory_free is not None:
+            sizes = f", {device.memory_free / GIB:.1f} of {device.memory_total / GIB:.1f} GiB free"
+        yield f"  {device.device:<8} {device.name}{sizes}{f', {device.uuid}' if device.uuid else ''}"
+    for probe in machine.probes:
+        if probe.reason:
+            yield f"  {probe.kind:<8} {'' if probe.found else 'none: '}{probe.reason}"
+    for name, value in machine.variables.items():
+        yield f"  set      {name}={value}"
+
+
+def _used(planned: Plan) -> Iterator[str]:
+    for worker in planned.workers:
+        share = f", {worker.device_memory_gb} GB of the device" if worker.device_memory_gb else ""
+        variables = worker.environment.items()
+        pins = " ".join(f"{name}={value}" for name, value in variables if name.endswith("_DEVICES") and value != "-1")
+        yield (
+            f"  worker {worker.index}  {worker.device:<8} {worker.threads} thread(s), "
+            f"{worker.render_processes} render process(es){share}{f'  [{pins}]' if pins else ''}"
+        )
+
+
+def _warned(planned: Plan) -> Iterator[str]:
+    said = [*([planned.performance_warning] if planned.performance_warning else []), *planned.warnings]
+    if said:
+        yield ""
+        yield "Warnings"
+        yield from (f"  {warning}" for warning in said)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="device_utils.py", description="What this machine can parse documents with.")
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+    parser.add_argument("--devices", default="auto", help="auto, cpu, or a list such as cuda:0,cuda:1 (default: auto)")
+    parser.add_argument("--workers", type=int, help="workers in all")
+    parser.add_argument("--workers-per-device", type=int, help="workers on each device (default: 1)")
+    parser.add_argument("--tier", default="auto", choices=list(Tier), help="tier that must fit (default: auto)")
+    parser.add_argument("--require-accelerator", action="store_true", help="fail if none can be used")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder whose disk is looked at")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    machine = detect()
+    try:
+        planned = plan(
+            machine,
+            devices=options.devices,
+            workers=options.workers,
+            workers_per_device=options.workers_per_device,
+            tier=options.tier,
+            require_accelerator=options.require_accelerator,
+        )
+    except ConfigurationError as exc:
+        if options.json:
+            print(json.dumps({"machine": machine.to_json(), "error": exc.record(), "exit_status": 2}, indent=2))
+        else:
+            print(exc.message, file=sys.stderr)
+        return _STATUS[Fitness.UNFIT]
+    if options.json:
+        print(json.dumps(facts(machine, planned, options.data_dir), indent=2))
+    else:
+        print(describe(machine, planned, options.data_dir))
+    return _STATUS[planned.fitness]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

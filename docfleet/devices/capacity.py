@@ -1,0 +1,151 @@
+"""How many workers the devices, the cores and the memory carry."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from docfleet.devices.records import GIB, Accelerator, Kind, Machine
+from docfleet.options import Tier
+
+#: A little more than one worker a core keeps cores busy while a worker waits for its disk or its render child.
+WORKERS_PER_CORE = 1.2
+MAX_CPU_WORKERS = 8
+#: The accelerator of a Mac runs one program at a time; a second worker only fills its pauses.
+MAX_MPS_WORKERS = 2
+#: More threads than this gain nothing in models of this size.
+MAX_THREADS = 16
+
+#: Main memory of all of the server but its workers, with room for its peaks.
+SERVER_BYTES = int(0.5 * GIB)
+
+#: Main memory of one worker on the CPU at its peak, render children included. Flash and auto (embedded recognition)
+#: are measured; the others are estimates from the size of their weights.
+CPU_WORKER_BYTES = {
+    Tier.FLASH: int(0.35 * GIB),
+    Tier.AUTO: int(0.9 * GIB),
+    Tier.BASIC: int(2.5 * GIB),
+    Tier.STANDARD: 5 * GIB,
+    Tier.ADVANCED: 5 * GIB,
+}
+#: Main memory of one worker on an accelerator: PyTorch and its libraries, weights on their way to the device.
+ACCELERATOR_WORKER_BYTES = 3 * GIB
+
+#: Memory of the device below which a tier is likely not to fit, in whole GB; from MinerU's published requirements.
+DEVICE_GB = {Tier.FLASH: 0, Tier.AUTO: 4, Tier.BASIC: 4, Tier.STANDARD: 8, Tier.ADVANCED: 8}
+
+
+@dataclass
+class Capacity:
+    """One entry for each worker (None: on the CPU), and why there are not more."""
+
+    places: list[Accelerator | None] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unused: dict[str, str] = field(default_factory=dict)
+
+
+def worker_bytes(target: Accelerator | None, tier: Tier) -> int:
+    """Return the main memory that a worker on `target` needs."""
+    if target is None or tier is Tier.FLASH:
+        return CPU_WORKER_BYTES[tier]
+    return ACCELERATOR_WORKER_BYTES
+
+
+def fill(
+    machine: Machine,
+    targets: list[Accelerator | None],
+    *,
+    tier: Tier,
+    workers: int | None,
+    per_device: int | None,
+    max_cpu_workers: int,
+) -> Capacity:
+    """Give each device its workers, then take back what memory does not hold; one worker always stays."""
+    capacity = Capacity()
+    if workers is not None:
+        capacity.limits.append(f"The setting workers asks for {workers} in all.")
+    accelerators = [target for target in targets if target is not None]
+    with_cpu = None in targets
+    capacity.places += _on_accelerators(accelerators, capacity, workers, per_device, fill_up=not with_cpu)
+    if with_cpu:
+        asked = per_device if workers is None else workers - len(capacity.places)
+        capacity.places += _on_cpu(machine, capacity, asked, max_cpu_workers)
+    _fit_memory(machine, capacity, tier, asked=workers is not None or per_device is not None)
+    for target in targets:
+        if target not in capacity.places:
+            name = "cpu" if target is None else target.device
+            capacity.unused[name] = "there are fewer workers than devices"
+    return capacity
+
+
+def _on_accelerators(
+    devices: list[Accelerator], capacity: Capacity, workers: int | None, per_device: int | None, *, fill_up: bool
+) -> list[Accelerator | None]:
+    """Go round the devices, so that a second worker comes to a card only when each has its first."""
+    wanted = per_device or (workers if workers is not None and fill_up else 1)
+    rounds = {}
+    for device in devices:
+        # Without a number for each device, a total is what may go round, not what each one was asked to carry.
+        asked_here = per_device or (math.ceil(wanted / len(devices)))
+        rounds[device.device] = min(wanted, MAX_MPS_WORKERS) if device.kind is Kind.MPS else wanted
+        if device.kind is Kind.MPS and asked_here > 1:
+            held = f"; {asked_here} were asked for" if asked_here > MAX_MPS_WORKERS else ""
+            capacity.warnings.append(
+                f"mps gets {rounds[device.device]} workers{held}: the device runs one at a time, so the second adds "
+                f"little and takes memory. {MAX_MPS_WORKERS} is the most."
+            )
+    places: list[Accelerator | None] = []
+    for turn in range(max(rounds.values(), default=0)):
+        places += [device for device in devices if turn < rounds[device.device]]
+    if workers is not None:
+        places = places[:workers]
+    if devices and workers is None:
+        count = f"{wanted} workers" if wanted > 1 else "one worker"
+        capacity.limits.append(f"Accelerators: {count} on each; workers_per_device sets another number.")
+    return places
+
+
+def _on_cpu(machine: Machine, capacity: Capacity, asked: int | None, most: int) -> list[Accelerator | None]:
+    # Each worker on an accelerator keeps a core busy with what surrounds the models.
+    cores = max(1.0, machine.cpu.cores - len(capacity.places))
+    cap = max(1, min(int(cores * WORKERS_PER_CORE + 1e-9), most))
+    capacity.limits.append(
+        f"CPU: {cores:g} core(s) carry {cap} worker(s) ({WORKERS_PER_CORE:g} a core, at most {most})."
+    )
+    if asked is not None and asked > cap:
+        capacity.warnings.append(f"{asked} workers on the CPU were asked for; {cap} run, which keeps its cores busy.")
+    return [None] * max(0, cap if asked is None else min(asked, cap))
+
+
+def _fit_memory(machine: Machine, capacity: Capacity, tier: Tier, *, asked: bool) -> None:
+    room = machine.memory.available - SERVER_BYTES
+    kept = 0
+    for target in capacity.places:
+        room -= worker_bytes(target, tier)
+        if room < 0:
+            break
+        kept += 1
+    if kept == len(capacity.places):
+        return
+    planned, capacity.places = len(capacity.places), capacity.places[: max(1, kept)]
+    sentence = (
+        f"Memory: {machine.memory.available / GIB:.1f} GiB available hold {kept} of {planned} worker(s) "
+        f"({worker_bytes(capacity.places[0], tier) / GIB:.2g} GiB each and {SERVER_BYTES / GIB:g} GiB for the server)."
+    )
+    capacity.limits.append(sentence)
+    if asked and kept:
+        capacity.warnings.append(f"Fewer workers than asked for. {sentence}")
+
+
+def threads(cores: float, workers: int) -> int:
+    """Return threads for each worker so that all threads together are about the number of cores."""
+    return max(1, min(MAX_THREADS, math.ceil(cores / workers - 0.5)))
+
+
+def render_processes(cores: float, workers: int, *, accelerated: bool) -> int:
+    """Return render children for each worker: a fast device has to be fed, on the CPU they compete with the models."""
+    spare = cores / workers
+    if accelerated:
+        return 3 if spare >= 4 else 2 if spare >= 2 else 1
+    return 3 if spare >= 12 else 2 if spare >= 4 else 1

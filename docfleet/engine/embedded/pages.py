@@ -1,0 +1,206 @@
+"""Page stage: decide page by page whether it has a text of its own, read those that have not, write the part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from docfleet.documents.images import read_frame
+from docfleet.documents.pdf import PageFacts, Pdf, open_pdf
+from docfleet.engine.embedded.lines import Line
+from docfleet.engine.embedded.parts import Box, LineRecord, PageRecord, PageState, PartWriter, PictureRecord
+from docfleet.engine.embedded.reading import PageReading, read_page
+from docfleet.engine.interface import ParseRequest, Progress
+from docfleet.engine.mineru.documents import page_methods
+from docfleet.errors import BrokenDocument, DocfleetError
+from docfleet.options import Method
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from docfleet.engine.embedded.networks import Networks
+
+    Pixels = NDArray[np.uint8]
+
+#: Resolution at which a page is drawn to be read, and the bound for pages of absurd size (A2 at 200 dpi).
+_DPI = 200.0
+_MAX_PIXELS = 16_000_000
+#: A picture that does not say how large it is on paper is taken for a page this long, in points (A4).
+_PAGE_LENGTH = 842.0
+#: A page with a picture over this much of it and less text than this is a scan with a stamp or a footer.
+_SCAN_SHARE = 0.7
+_STAMP_CHARS = 500
+#: A page of few characters still has a text of its own if no picture or drawing could hold more.
+_ASIDE_SHARE = 0.5
+_ASIDE_DRAWINGS = 150
+_UNUSABLE_SHARE = 0.05
+#: A line's box is that much higher than its type.
+_TYPE_SHARE = 0.82
+#: Heights of boxes stray by this share between lines of one type.
+_STRAY = 0.12
+_JPEG_QUALITY = 90
+
+
+class PageSource:
+    """The pages of a request as pixels, and what is known of them before."""
+
+    def __init__(self, request: ParseRequest, stack: ExitStack) -> None:
+        self._request = request
+        self._pdf: Pdf | None = None
+        self._methods: dict[int, str] = {}
+        if request.suffix == "pdf":
+            wanted = range(request.first_page, request.last_page + 1)
+            self._pdf = stack.enter_context(open_pdf(request.source))
+            if request.options.method is Method.AUTO:
+                self._methods = _methods(request, wanted)
+
+    def is_digital(self, page: int) -> bool:
+        """Whether the page keeps its own text.
+
+        Raises:
+            BrokenDocument: the page cannot be opened.
+        """
+        method = self._request.options.method
+        if self._pdf is None:
+            return False
+        if method is not Method.AUTO:
+            self._pdf.size(page)
+            return method is Method.TXT
+        return has_own_text(self._pdf.facts(page), self._methods.get(page, "ocr"))
+
+    def pixels(self, page: int) -> tuple[Pixels, float]:
+        """Return a page's pixels, and points a pixel.
+
+        Raises:
+            DocfleetError: the page cannot be drawn.
+        """
+        if self._pdf is not None:
+            pixels = self._pdf.render(page, _DPI, _MAX_PIXELS)
+            return pixels, self._pdf.size(page)[1] / pixels.shape[0]
+        frame = read_frame(self._request.source, page, _MAX_PIXELS)
+        return frame.pixels, 72.0 / frame.dpi if frame.dpi else _PAGE_LENGTH / max(frame.pixels.shape[:2])
+
+
+def has_own_text(facts: PageFacts, method: str) -> bool:
+    """Decide for one page; `method` is MinerU's own answer, which counts every page of few characters as a scan."""
+    if facts.objects == 0:
+        # Blank: nothing to read.
+        return True
+    if facts.unusable_chars > facts.chars * _UNUSABLE_SHARE:
+        return False
+    if facts.image_share >= _SCAN_SHARE and facts.chars < _STAMP_CHARS:
+        return False
+    if method == "txt":
+        return True
+    return 0 < facts.chars < 50 and facts.image_share < _ASIDE_SHARE and facts.drawings < _ASIDE_DRAWINGS
+
+
+def write_part(networks: Networks, request: ParseRequest, writer: PartWriter, progress: Progress) -> None:
+    """Read pages `request.first_page..last_page`. A page that cannot be read is recorded with its cause.
+
+    Raises:
+        DocfleetError: the document itself cannot be opened.
+    """
+    with ExitStack() as stack:
+        source = PageSource(request, stack)
+        for page in range(request.first_page, request.last_page + 1):
+            writer.page(_record(networks, source, page, writer))
+            progress(1)
+
+
+def _record(networks: Networks, source: PageSource, page: int, writer: PartWriter) -> PageRecord:
+    try:
+        if source.is_digital(page):
+            return PageRecord(page=page, state=PageState.DIGITAL)
+        pixels, scale = source.pixels(page)
+    except DocfleetError as exc:
+        logger.warning("page {} cannot be read: {}", page, exc.message)
+        return PageRecord(page=page, state=PageState.FAILED, cause=exc.message)
+    reading = read_page(networks, pixels)
+    return PageRecord(
+        page=page,
+        state=PageState.RECOGNISED,
+        width=_points(reading.pixels.shape[1] * scale),
+        height=_points(reading.pixels.shape[0] * scale),
+        turned=reading.turned,
+        lines=tuple(
+            LineRecord(
+                text=line.text,
+                confidence=line.confidence,
+                box=_scaled(line.box, scale),
+                size=_points(size * scale),
+                turned=line.turned,
+            )
+            for line, size in zip(reading.lines, type_sizes(reading.lines), strict=True)
+        ),
+        rules=tuple(_scaled(rule, scale) for rule in reading.rules),
+        pictures=_pictures(reading, scale, page, writer),
+        lost_pictures=reading.lost_pictures,
+    )
+
+
+def type_sizes(lines: Sequence[Line]) -> list[float]:
+    """Return the size of each line's type in pixels, the same for lines whose boxes differ by chance only.
+
+    A box is as high as what happens to stand in the line (no letter below the line, no capital); taken one by one,
+    heights would make headings of plain lines.
+    """
+    remaining = sorted(range(len(lines)), key=lambda index: lines[index].height)
+    sizes = [0.0] * len(lines)
+    while remaining:
+        # The commonest height by length of text comes first: body text is what the others are measured against.
+        best = max(remaining, key=lambda index: (_alike(lines, remaining, lines[index].height), -index))
+        height = lines[best].height
+        group = [index for index in remaining if abs(lines[index].height - height) <= _STRAY * height]
+        weight = sum(len(lines[index].text) for index in group)
+        mean = sum(lines[index].height * len(lines[index].text) for index in group) / weight
+        for index in group:
+            sizes[index] = mean * _TYPE_SHARE
+        remaining = [index for index in remaining if index not in group]
+    return sizes
+
+
+def _alike(lines: Sequence[Line], among: Sequence[int], height: float) -> int:
+    return sum(len(lines[index].text) for index in among if abs(lines[index].height - height) <= _STRAY * height)
+
+
+def _pictures(reading: PageReading, scale: float, page: int, writer: PartWriter) -> tuple[PictureRecord, ...]:
+    import cv2
+
+    records = []
+    for number, box in enumerate(reading.pictures):
+        left, top, right, bottom = (max(0, round(value)) for value in box)
+        crop = reading.pixels[top:bottom, left:right]
+        done, jpeg = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        if not done:
+            raise BrokenDocument(f"A picture of page {page + 1} cannot be kept.")
+        records.append(PictureRecord(box=_scaled(box, scale), file=writer.picture(page, number, jpeg.tobytes())))
+    return tuple(records)
+
+
+def _methods(request: ParseRequest, wanted: range) -> dict[int, str]:
+    try:
+        return dict(page_methods(request.source, wanted))
+    except BrokenDocument:
+        pass
+    # One damaged page fails them all: ask one by one, and let the damaged ones fail where they are read.
+    methods: dict[int, str] = {}
+    for page in wanted:
+        try:
+            methods |= page_methods(request.source, [page])
+        except BrokenDocument:
+            continue
+    return methods
+
+
+def _points(value: float) -> float:
+    return round(float(value), 2)
+
+
+def _scaled(box: Sequence[float], scale: float) -> Box:
+    left, top, right, bottom = (_points(value * scale) for value in box)
+    return left, top, right, bottom

@@ -1,0 +1,80 @@
+"""Document stage: one PDF of digital pages as they are and recognised pages as text, read by MinerU flash as a whole.
+
+Recognised text must be drawn: hidden behind the scan, MinerU takes the page for a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib import resources
+from pathlib import Path
+
+from docfleet.documents.pdf import open_pdf
+from docfleet.documents.pdf_writer import FreshPage, PdfWriter, Picture, TextRun, TrueTypeFont, new_pdf
+from docfleet.engine.embedded.parts import GatheredPage, PageState
+from docfleet.errors import BrokenDocument, InternalError
+
+#: An open font with Latin, Greek, Cyrillic, Chinese, Japanese and Korean shapes; MinerU's PDF library ships it.
+_FONT = ("docvortex", "resources/fonts/DroidSansFallbackFull.ttf")
+
+
+def rebuild(source: Path, pages: Sequence[GatheredPage], target: Path) -> dict[int, str]:
+    """Write the PDF.
+
+    Args:
+        source: the document as it came.
+        pages: pages that did not fail, in order.
+        target: the new file.
+
+    Returns:
+        Pages that turned out not to be copyable, with the cause; they are not in the file.
+    """
+    failed: dict[int, str] = {}
+    characters = {char for page in pages for line in page.record.lines for char in line.text}
+    with ExitStack() as stack:
+        digital = any(page.record.state is PageState.DIGITAL for page in pages)
+        original = stack.enter_context(open_pdf(source)) if digital else None
+        writer = stack.enter_context(new_pdf(load_font(), characters))
+        for page in pages:
+            if page.record.state is PageState.RECOGNISED:
+                _add_recognised(writer, page)
+                continue
+            try:
+                assert original is not None
+                writer.take_over(original, page.record.page)
+            except BrokenDocument as exc:
+                failed[page.record.page] = exc.message
+        writer.save(target)
+    return failed
+
+
+def load_font() -> TrueTypeFont:
+    """Load the font for recognised text.
+
+    Raises:
+        InternalError: the installation lacks it.
+    """
+    from reportlab.pdfbase.ttfonts import TTFontFile
+
+    package, name = _FONT
+    path = resources.files(package).joinpath(*name.split("/"))
+    if not path.is_file():
+        raise InternalError("The font for recognised text is not installed: install mineru anew.")
+    data = path.read_bytes()
+    with resources.as_file(path) as file:
+        font = TTFontFile(str(file))
+    return TrueTypeFont(data=data, glyphs=font.charToGlyph, widths=font.charWidths, default_width=font.defaultWidth)
+
+
+def _add_recognised(writer: PdfWriter, page: GatheredPage) -> None:
+    record = page.record
+    writer.add(
+        FreshPage(
+            width=record.width,
+            height=record.height,
+            runs=[TextRun(text=line.text, box=line.box, size=line.size, turned=line.turned) for line in record.lines],
+            rules=record.rules,
+            pictures=[Picture(path=page.folder / item.file, box=item.box) for item in record.pictures],
+        )
+    )

@@ -1,0 +1,151 @@
+"""MinerU as an engine: all four tiers for PDFs and images, flash for formats that carry their own text."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar
+
+from docfleet.engine.interface import EngineContext, FailedPage, ParseReport, ParseRequest, Progress
+from docfleet.engine.mineru.analysis import analyse_windows, gather, page_method, wanted_range
+from docfleet.engine.mineru.documents import ParsedDocument, read_flash_only, read_pdf_flash, write_outputs
+from docfleet.engine.mineru.failures import translated
+from docfleet.engine.mineru.readiness import VLM_TIERS, Readiness
+from docfleet.engine.mineru.shortfalls import warnings_of
+from docfleet.engine.mineru.sources import IMAGE_SUFFIXES, MODEL_SUFFIXES, TextSource, canonical
+from docfleet.errors import InternalError, NotReady
+from docfleet.options import ParseOptions, Tier
+
+#: Imported by the first document otherwise: seconds of its time.
+_HEAVY = (
+    "mineru.backend.analyze",
+    "mineru.backend.postprocess.document",
+    "mineru.render",
+    "docvortex.analyzers.native",
+    "docvortex.document.pdf",
+    "docvortex.export",
+)
+
+_BROKEN_PAGE = "the page is damaged and cannot be opened"
+
+
+class MinerUEngine:
+    """Reads documents with MinerU inside one worker process; its environment must be set before `load`."""
+
+    name: ClassVar[str] = "mineru"
+
+    def __init__(self) -> None:
+        self._loaded: Readiness | None = None
+
+    @property
+    def version(self) -> str:
+        """Version of MinerU."""
+        return version("mineru")
+
+    def load(self, context: EngineContext) -> None:
+        """Import MinerU and load the weights that are here or may be fetched. May take minutes.
+
+        Weights that do not load are no error: `missing` then says why for the tiers that need them.
+
+        Raises:
+            TierUnavailable: MinerU itself does not import.
+        """
+        with translated():
+            for module in _HEAVY:
+                import_module(module)
+        readiness = Readiness(context)
+        readiness.load()
+        self._loaded = readiness
+
+    def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
+        """Return why such a document cannot be read at this tier here and the remedy, or None. No network."""
+        return self._readiness.missing(tier, suffix, options)
+
+    def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:
+        """Analyse `request.first_page..last_page` into `part`; nothing to do for what flash reads as a whole.
+
+        `progress` is called after each window of pages (16 on CPU, 64 elsewhere).
+        """
+        readiness = self._readiness
+        part.mkdir(parents=True, exist_ok=True)
+        if canonical(request.suffix) not in MODEL_SUFFIXES:
+            return
+        with translated():
+            data = request.source.read_bytes()
+            method = page_method(request, data)
+        if tier is Tier.FLASH and method == "txt":
+            return
+        with translated():
+            readiness.require(tier, request.options)
+            vlm = readiness.vlm_config(request.options) if tier in VLM_TIERS else None
+        analyse_windows(request, data, tier, method, part, progress, vlm)
+
+    def finish(
+        self, request: ParseRequest, tier: Tier, parts: Sequence[Path], output: Path, progress: Progress
+    ) -> ParseReport:
+        """Join the parts, or read the whole at flash where they are empty, and write the result files.
+
+        Raises:
+            DocfleetError: with the status and remedy that the caller shall see.
+        """
+        _ = self._readiness  # raises where nothing is loaded
+        output.mkdir(parents=True, exist_ok=True)
+        try:
+            started = time.monotonic()
+            used, document = _document_of(request, tier, parts)
+            parsed = time.monotonic()
+            written = write_outputs(
+                document.middle, document.model, request.options, output, title=request.filename or "document"
+            )
+            rendered = time.monotonic()
+            delivered = len(document.middle.pages)
+            warnings = (*warnings_of(request, tier, used, document.middle), *written.warnings)
+        finally:
+            _release_memory()
+        progress(request.last_page - request.first_page + 1)
+        return ParseReport(
+            tier=str(used),
+            engine=self.name,
+            engine_version=self.version,
+            pages=delivered,
+            failed_pages=tuple(FailedPage(page=page, cause=_BROKEN_PAGE) for page in document.broken_pages),
+            files=written.files,
+            warnings=warnings,
+            timings={"document": round(parsed - started, 3), "render": round(rendered - parsed, 3)},
+        )
+
+    @property
+    def _readiness(self) -> Readiness:
+        if self._loaded is None:
+            raise NotReady("MinerU is not loaded yet; try again in a moment.")
+        return self._loaded
+
+
+def _document_of(request: ParseRequest, tier: Tier, parts: Sequence[Path]) -> tuple[Tier, ParsedDocument]:
+    """Return the tier really used and the document."""
+    if canonical(request.suffix) not in MODEL_SUFFIXES:
+        return Tier.FLASH, read_flash_only(request.source, request.suffix)
+    with translated():
+        gathered = gather(request, parts)
+        if gathered is not None:
+            from mineru.backend.postprocess.document import model_json_to_middle_json
+            from mineru.config import config
+
+            middle = model_json_to_middle_json(gathered.model, llm_aided_config=config.llm_aided)
+            return tier, ParsedDocument(middle=middle, model=gathered.model, broken_pages=gathered.broken)
+    if tier is not Tier.FLASH or request.suffix in IMAGE_SUFFIXES:
+        raise InternalError("The parts of this document hold no pages; send it again.")
+    # Empty parts say that the page stage found text of its own; without parts the question is still open.
+    method: TextSource = "txt" if parts else request.options.method.value
+    return tier, read_pdf_flash(request.source, method=method, page_range=wanted_range(request))
+
+
+def _release_memory() -> None:
+    from mineru.model.runtime.memory import trim_process_heap
+
+    gc.collect()
+    trim_process_heap()

@@ -1,0 +1,170 @@
+"""What can run here: which weights lie on the disk or may be fetched, which VLM can be reached. No network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from docfleet.engine.interface import EngineContext
+from docfleet.engine.mineru.failures import WEIGHTS_REMEDY, short_cause, translated
+from docfleet.engine.mineru.sources import canonical
+from docfleet.errors import ConfigurationError, DocfleetError, InvalidOption, TierUnavailable
+from docfleet.options import Method, ParseOptions, Tier
+
+if TYPE_CHECKING:
+    from mineru.config import VlmConfig
+    from mineru.model.download import ModelRepo
+
+#: Tiers that read pages with a vision-language model on top of the small models.
+VLM_TIERS = frozenset({Tier.STANDARD, Tier.ADVANCED})
+
+_PLAIN_URL = "must be an http or https address without user, query or fragment"
+
+
+class Readiness:
+    """Answers `missing` for one worker and loads the weights that its documents will need."""
+
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
+        #: Why a group of models did not load when it was tried; it is not tried again.
+        self._broken: dict[str, str] = {}
+
+    def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
+        """Return why such a document cannot be read at this tier and the remedy, or None."""
+        from mineru.filetypes import PARSEABLE_EXTENSIONS, TIERED_PARSE_EXTENSIONS
+
+        suffix = canonical(suffix)
+        if suffix not in PARSEABLE_EXTENSIONS:
+            return f"MinerU does not read {suffix} files."
+        if suffix not in TIERED_PARSE_EXTENSIONS:
+            return None
+        if tier is Tier.FLASH and suffix == "pdf" and options.method is not Method.OCR:
+            return None
+        return self._small_models_missing() or (self._vlm_missing(options) if tier in VLM_TIERS else None)
+
+    def require(self, tier: Tier, options: ParseOptions) -> None:
+        """Make sure that pages can be recognised at this tier: at flash too, once a document turns out to be a scan.
+
+        Raises:
+            TierUnavailable: with what is missing and the remedy.
+        """
+        reason = self._small_models_missing() or (self._vlm_missing(options) if tier in VLM_TIERS else None)
+        if reason is not None:
+            raise TierUnavailable(f"The pages of this document have to be recognised. {reason}")
+
+    def load(self) -> None:
+        """Load the weights of the best tier that `auto` can take here; a failure becomes a reason of `missing`."""
+        if self._small_models_missing() is not None:
+            return
+        self._try("small", _load_small_models)
+        # A remote VLM may come and go; it is asked when a document needs it.
+        if not self._remote_url(None) and "small" not in self._broken and self._vlm_missing(None) is None:
+            self._try("vlm", _load_vlm)
+
+    def vlm_config(self, options: ParseOptions) -> VlmConfig:
+        """Return how the VLM of this document is reached.
+
+        The configured key goes to the configured server only, never to one that a caller named.
+
+        Raises:
+            InvalidOption: the caller's server_url is no plain HTTP address.
+            ConfigurationError: the configured one is none.
+        """
+        from mineru.config import VlmConfig, config
+
+        settings = config.model.vlm
+        url = self._remote_url(options)
+        if not url:
+            return settings.model_copy(deep=True)
+        try:
+            own = VlmConfig(server_url=self._remote_url(None) or "").server_url
+        except ValueError:
+            raise ConfigurationError(f"The configured VLM server {_PLAIN_URL}.") from None
+        try:
+            chosen = VlmConfig.model_validate({**settings.model_dump(), "server_url": url})
+        except ValueError:
+            raise InvalidOption(f"server_url {_PLAIN_URL}.") from None
+        return chosen if chosen.server_url == own else chosen.model_copy(update={"api_key": ""})
+
+    def _remote_url(self, options: ParseOptions | None) -> str | None:
+        from mineru.config import config
+
+        named = options.server_url if options is not None else None
+        return named or self._context.vlm_server_url or config.model.vlm.server_url or None
+
+    def _try(self, group: str, loader: Callable[[], None]) -> None:
+        try:
+            with translated():
+                loader()
+        except DocfleetError as exc:
+            logger.warning("MinerU's {} models cannot be used: {}", group, exc.message)
+            self._broken[group] = exc.message
+
+    def _small_models_missing(self) -> str | None:
+        if "small" in self._broken:
+            return self._broken["small"]
+        try:
+            from mineru.model.registry import small_model_repo
+            from mineru.model.runtime.device import (
+                TORCH_REQUIRED_MODULES,
+                module_available,
+                resolve_small_model_backend,
+            )
+
+            backend = resolve_small_model_backend()
+            modules = ("onnxruntime", *(TORCH_REQUIRED_MODULES if backend == "torch" else ()))
+            absent = [name for name in modules if not module_available(name)]
+            if absent:
+                return (
+                    f"Packages are missing ({', '.join(absent)}): `pip install 'mineru[torch]'`, "
+                    "or set MINERU_MODEL_SMALL_BACKEND=onnx."
+                )
+            return self._weights_missing(small_model_repo(backend))
+        except ValueError as exc:
+            return f"MinerU's settings cannot be used ({short_cause(exc)}); check MINERU_MODEL_SMALL_BACKEND."
+
+    def _vlm_missing(self, options: ParseOptions | None) -> str | None:
+        if self._remote_url(options):
+            return None
+        if "vlm" in self._broken:
+            return self._broken["vlm"]
+        try:
+            from mineru.model.registry import vlm_model_repo
+            from mineru.model.runtime.device import module_available
+            from mineru.model.vlm.selector import VLM_REQUIRED_MODULES, resolve_vlm_engine
+
+            engine = resolve_vlm_engine()
+            absent = [name for name in VLM_REQUIRED_MODULES[engine] if not module_available(name)]
+            if absent:
+                return (
+                    f"No vision-language model is here: packages for {engine} are missing ({', '.join(absent)}). "
+                    "Install the extra `gpu`, or name a VLM server (vlm_server_url in the server's settings)."
+                )
+            return self._weights_missing(vlm_model_repo(engine))
+        except ValueError as exc:
+            return f"MinerU's settings cannot be used ({short_cause(exc)}); check MINERU_MODEL_VLM_ENGINE."
+
+    def _weights_missing(self, repo: ModelRepo) -> str | None:
+        from mineru.config import config
+        from mineru.model.download import verify_model_repo
+
+        if config.model.source in repo.repos or verify_model_repo(repo).ready:
+            return None
+        return f"Weights {repo.name} are not on this machine. {WEIGHTS_REMEDY}"
+
+
+def _load_small_models() -> None:
+    from mineru.model.registry import small_model_repo
+    from mineru.model.runtime.hybrid import HybridLocalModelContextSingleton
+
+    # All files now, and not the tables' and formulas' in the middle of the first document.
+    small_model_repo().ensure()
+    HybridLocalModelContextSingleton().get_model()
+
+
+def _load_vlm() -> None:
+    from mineru.model.vlm.client import get_vlm_predictor
+
+    get_vlm_predictor()

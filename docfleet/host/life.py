@@ -1,0 +1,111 @@
+"""What the API process runs from its start to its end: store, inspector, supervisor and doors."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI
+
+from docfleet import logs
+from docfleet.files import DataFolder
+from docfleet.intake.accept import Intake
+from docfleet.intake.inspector import Inspector
+from docfleet.intake.receive import receive
+from docfleet.records import WorkerSlot
+from docfleet.settings import Settings
+from docfleet.store.sqlite import SqliteStore, open_store
+from docfleet.supervisor.leases import LeaseKeeper
+from docfleet.supervisor.tidying import clear_leftovers, retire_results
+from docfleet.supervisor.watch import Chore, Watch
+from docfleet.web.doors import Doors
+from docfleet.web.router import create_doors
+from docfleet.web.waiting import JobWatch
+
+_Handler = Callable[[int, FrameType | None], None]
+
+#: Seconds between two looks at the leases: how long a dead worker's document waits for its second attempt.
+_LEASE_INTERVAL = 0.25
+_RETENTION_INTERVAL = 60.0
+#: Seconds before the end of the grace time at which requests that still wait are told where their job is.
+_LAST_WORD = 1.0
+
+
+@dataclass(frozen=True)
+class ApiLife:
+    """Callable as a lifespan. Built in the main process, run in the API process: nothing is opened before that."""
+
+    settings: Settings
+    folder: DataFolder
+    slots: tuple[WorkerSlot, ...]
+    #: Shown in `/status`: version, devices, model source, warnings.
+    facts: Mapping[str, Any]
+
+    @asynccontextmanager
+    async def __call__(self, app: FastAPI) -> AsyncIterator[None]:
+        """Open the doors, and close them in order."""
+        logs.configure(self.settings.log_level, "api")
+        async with AsyncExitStack() as ending:
+            store = ending.enter_context(closing(open_store(self.folder.database)))
+            clear_leftovers(self.folder, store)
+            inspector = Inspector()
+            await inspector.start()
+            ending.push_async_callback(inspector.close)
+            watch = JobWatch(store)
+            self._release_at_signal(watch)
+            app.include_router(create_doors(self._doors(store, inspector, watch)))
+            supervisor = Watch(self._chores(store))
+            supervisor.start()
+            ending.push_async_callback(asyncio.to_thread, supervisor.stop)
+            ending.callback(watch.release)
+            yield
+
+    def _doors(self, store: SqliteStore, inspector: Inspector, watch: JobWatch) -> Doors:
+        settings = self.settings
+        allowed = [*settings.allowed_server_urls, *([settings.vlm_server_url] if settings.vlm_server_url else [])]
+        return Doors(
+            store=store,
+            folder=self.folder,
+            intake=Intake(store, self.folder, inspector, allowed_server_urls=allowed),
+            receive=receive,
+            watch=watch,
+            body_limit=settings.max_body_mb * 1024 * 1024,
+            wait_timeout=settings.wait_timeout,
+            plan=self.slots,
+            facts=self.facts,
+            started_at=time.time(),
+            stale_seconds=settings.stale_seconds,
+        )
+
+    def _chores(self, store: SqliteStore) -> list[Chore]:
+        settings = self.settings
+        keeper = LeaseKeeper(
+            store, self.folder, max_attempts=settings.max_attempts, stale_seconds=settings.stale_seconds
+        )
+        retention = settings.retention_hours * 3600
+        return [
+            Chore("leases", keeper.look, _LEASE_INTERVAL),
+            Chore("retention", lambda: retire_results(self.folder, store, retention), _RETENTION_INTERVAL),
+        ]
+
+    def _release_at_signal(self, watch: JobWatch) -> None:
+        """Let waiting requests answer before the grace time is over; the host would cut them off at its end."""
+        loop = asyncio.get_running_loop()
+        pause = max(self.settings.grace_seconds - _LAST_WORD, 0)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _after(lambda: loop.call_later(pause, watch.release), loop, signal.getsignal(number)))
+
+
+def _after(first: Callable[[], object], loop: asyncio.AbstractEventLoop, then: object) -> _Handler:
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(first)
+        if callable(then):
+            then(number, frame)
+
+    return handle

@@ -1,0 +1,35 @@
+"""One server a data folder: a second one would clear the first one's uploads away."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from docfleet.errors import ConfigurationError
+
+#: Seconds to wait for a server that is just ending; its children leave within a second of it.
+_PATIENCE = 10.0
+
+
+def hold_folder(root: Path) -> int:
+    """Lock the folder for the life of this process and its forked children. Return the descriptor to keep open.
+
+    Raises:
+        ConfigurationError: another server holds it.
+    """
+    descriptor = os.open(root / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise ConfigurationError(
+                    f"Another server uses the data folder {root}. Stop it, or give this one its own with --data-dir."
+                ) from None
+            time.sleep(0.1)
+        else:
+            return descriptor

@@ -1,0 +1,78 @@
+"""Where models come from, and how that was decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class Source(StrEnum):
+    """Where models come from, in order of preference."""
+
+    HUGGINGFACE = "huggingface"
+    MODELSCOPE = "modelscope"
+    LOCAL = "local"
+    #: No models of MinerU's: the weights inside the rapidocr wheel.
+    EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubProbe:
+    """One hub's answer."""
+
+    source: Source
+    #: Address asked, without credentials and query.
+    url: str
+    reachable: bool
+    #: What happened, in one line.
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """The decision, and what led to it."""
+
+    name: Source
+    reason: str
+    #: Folder that holds the weights or takes those that are fetched.
+    models_dir: Path
+    #: Folder that MinerU takes for its home, so that it writes into nobody else's.
+    home: Path
+    probes: tuple[HubProbe, ...] = ()
+
+    @property
+    def offline(self) -> bool:
+        """Whether no hub may be contacted."""
+        return self.name in (Source.LOCAL, Source.EMBEDDED)
+
+    def environment(self) -> dict[str, str]:
+        """Return what every worker sets before it imports MinerU."""
+        values = {
+            # MinerU knows no "embedded"; "local" is its word for "fetch nothing". Never "auto": with that it asks
+            # the hubs in each worker, and writes its finding into a configuration file.
+            "MINERU_MODEL_SOURCE": Source.LOCAL.value if self.offline else self.name.value,
+            "MINERU_MODEL_BASE_DIR": str(self.models_dir),
+            "MINERU_HOME": str(self.home),
+        }
+        return values | ({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"} if self.offline else {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "name": self.name.value,
+            "reason": self.reason,
+            "models_dir": str(self.models_dir),
+            "probes": [
+                {
+                    "source": probe.source.value,
+                    "url": probe.url,
+                    "reachable": probe.reachable,
+                    "detail": probe.detail,
+                    "seconds": probe.seconds,
+                }
+                for probe in self.probes
+            ],
+        }

@@ -1,0 +1,1 @@
+"""Processes beyond their number: who they are, whom they follow, what dies with them."""

@@ -1,0 +1,182 @@
+"""Every setting, in one place: its name, default, bounds and meaning; and where its value came from.
+
+Sources, first wins: command line, environment (`DOCFLEET_<NAME>`), TOML file, default. The entry point builds the
+settings once and hands values down; nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from docfleet.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "DOCFLEET_"
+
+#: Addresses that LitServe can bind (litserve 0.2.19, `LitServer.run`), and a word for the first.
+_HOSTS = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "0.0.0.0": "0.0.0.0", "::": "::"}  # noqa: S104
+
+
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _known_host(value: Any) -> Any:
+    if value not in _HOSTS:
+        raise ValueError(f"use one of {', '.join(_HOSTS)}; for another address put a reverse proxy in front")
+    return _HOSTS[value]
+
+
+def _blank(value: Any) -> Any:
+    return None if value == "" else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Host = Annotated[str, BeforeValidator(_known_host)]
+Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_blank)]
+Folder = Annotated[Path | None, BeforeValidator(_blank)]
+
+
+class Settings(BaseModel):
+    """What holds for one run of the server. Immutable; pickles to child processes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: Host = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    port: int = Field(8000, ge=1024, le=65535, description="port to listen on")
+    devices: str = Field("auto", description="auto, cpu, or a list such as cuda:0,cuda:1")
+    workers: Count = Field(None, description="worker processes in all; by default what devices and memory allow")
+    workers_per_device: Count = Field(None, description="worker processes on each accelerator; by default 1")
+    require_accelerator: bool = Field(False, description="refuse to start without an accelerator")
+    data_dir: Path = Field(Path("data"), description="folder of uploads, results and the job database")
+    models_dir: Folder = Field(
+        None, description="folder of model weights; by default MinerU's own if it holds some, else one in data_dir"
+    )
+    engines: Words = Field(("embedded", "mineru"), description="engines in order of preference: names or module:Class")
+    vlm_server_url: str | None = Field(None, description="VLM server for tiers standard and advanced")
+    allowed_server_urls: Words = Field((), description="VLM servers that callers may name in server_url")
+    max_body_mb: int = Field(256, ge=1, le=65536, description="largest request body in MB; larger ones get 413")
+    wait_timeout: float = Field(600, gt=0, description="seconds /predict waits before it answers 202 with the job")
+    max_attempts: int = Field(3, ge=1, le=20, description="attempts at a document whose worker dies")
+    stale_seconds: float = Field(60, ge=5, description="a worker silent for this long is killed and replaced")
+    retention_hours: float = Field(168, ge=0, description="hours that results are kept; 0 keeps them for ever")
+    grace_seconds: float = Field(4, ge=0, le=60, description="seconds that requests get to end at shutdown")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings, and for each name where its value came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+    def explain(self) -> str:
+        """Return one line a setting: name, value (secrets masked), source."""
+        rows = []
+        for name, value in self.settings.model_dump(mode="json").items():
+            rows.append(f"{name:<20} {_masked(value):<32} {self.sources[name]}")
+        return "\n".join(rows)
+
+
+def _masked(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(_masked(item) for item in value)
+    text = "" if value is None else str(value)
+    # A password inside a URL is the one secret a setting may hold.
+    scheme, separator, rest = text.partition("://")
+    if separator and "@" in rest:
+        return f"{scheme}://***@{rest.rpartition('@')[2]}"
+    return text
+
+
+def option_parser() -> argparse.ArgumentParser:
+    """Return the command line: one option for each setting, `--config` and `--show-config`."""
+    parser = argparse.ArgumentParser(
+        prog="server.py",
+        description="Parse documents on every device of this machine.",
+        epilog="Each option is also an environment variable DOCFLEET_<NAME> and a key of the TOML file.",
+    )
+    for name, field in Settings.model_fields.items():
+        flag = "--" + name.replace("_", "-")
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=field.description)
+        else:
+            shown = _masked(field.get_default()) or "none"
+            parser.add_argument(
+                flag, metavar="VALUE", help=f"{field.description} (default: {shown})".replace("%", "%%")
+            )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings (also DOCFLEET_CONFIG)")
+    parser.add_argument("--show-config", action="store_true", help="print what holds and where it came from, and exit")
+    return parser
+
+
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Resolved:
+    """Merge the sources.
+
+    Args:
+        arguments: parsed command line; None means not given.
+        environ: environment variables.
+
+    Raises:
+        ConfigurationError: an unreadable file, an unknown name or an unusable value, named with its source.
+    """
+    layers: list[tuple[str, dict[str, Any]]] = [
+        ("command line", {k: v for k, v in arguments.items() if v is not None and k in Settings.model_fields}),
+        ("environment", _from_environment(environ)),
+    ]
+    config_file = arguments.get("config") or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
+    if config_file:
+        layers.append((f"file {config_file}", _from_file(Path(config_file))))
+
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(Settings.model_fields, "default")
+    for source, layer in reversed(layers):
+        values |= layer
+        sources |= dict.fromkeys(layer, source)
+    try:
+        return Resolved(Settings.model_validate(values), sources)
+    except ValidationError as exc:
+        raise ConfigurationError(_explain(exc, sources)) from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for name in Settings.model_fields:
+        value = environ.get(ENVIRONMENT_PREFIX + name.upper())
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigurationError(f"The settings file {path} cannot be read: {exc.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"The settings file {path} is not valid TOML: {exc}.") from None
+
+
+def _explain(exc: ValidationError, sources: Mapping[str, str]) -> str:
+    parts = []
+    for item in exc.errors(include_url=False, include_context=False, include_input=False):
+        name = str(item["loc"][0]) if item["loc"] else "settings"
+        if item["type"] == "extra_forbidden":
+            parts.append(f"{name} is not a setting (known: {', '.join(Settings.model_fields)})")
+        else:
+            parts.append(f"{name} (from {sources.get(name, 'default')}): {item['msg']}")
+    return "; ".join(parts) + "."
+
+
+def parse_command_line(argv: Sequence[str] | None = None) -> tuple[Resolved, bool]:
+    """Return the settings of this run and whether the caller only wants to see them."""
+    arguments = vars(option_parser().parse_args(argv))
+    return resolve(arguments), bool(arguments["show_config"])

@@ -1,0 +1,70 @@
+"""The worker's side of the store, on SQLite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docfleet.records import Claim, ProcessIdentity, Stage, WorkerReport
+from docfleet.store.sqlite.connection import Database, first
+from docfleet.store.sqlite.endings import deliver, fail_job
+from docfleet.store.sqlite.rows import claim_from, lease_values, to_json, worker_values
+from docfleet.store.sqlite.statements import sql
+
+
+class SqliteClaims(Database):
+    """Implements `Claims`.
+
+    Claims and heartbeats may be lost in a power cut, where every lease ends anyway. The attempt is then numbered again
+    as before it: what the lost attempt left in its folder must not surprise the next holder.
+    """
+
+    def announce(self, report: WorkerReport) -> None:
+        """Record what a worker is doing, as of now unless the report says when."""
+        values = worker_values(report, self._clock())
+        with self._writing(durable=False) as connection:
+            connection.execute(sql("announce"), values)
+
+    def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
+        """Take the next shard: oldest job first, then page order; a document stage once its page stage is done."""
+        if not self._rows("anything_claimable"):
+            return None
+        now = self._clock()
+        with self._writing(durable=False) as connection:
+            shard = first(connection, "claim_next", pid=owner.pid, started=owner.started, slot=slot, now=now)
+            if shard is None:
+                return None
+            connection.execute(sql("start_job"), {"job": shard["job"], "now": now})
+            job = first(connection, "claimed_job", job=shard["job"])
+            of_document = Stage(shard["stage"]) is Stage.DOCUMENT
+            parts = connection.execute(sql("finished_parts"), {"job": shard["job"]}).fetchall() if of_document else ()
+        assert job is not None, "shards are removed with their job"
+        return claim_from(shard, job, parts, owner)
+
+    def beat(self, claim: Claim, pages_done: int) -> bool:
+        """Extend the lease and record progress, which never goes back within an attempt."""
+        lease = _lease(claim)
+        with self._writing(durable=False) as connection:
+            held = first(connection, "beat", **lease, pages_done=pages_done, now=self._clock())
+            if held is None:
+                return False
+            connection.execute(sql("advance_job"), {"job": held["job"]})
+        return True
+
+    def complete(self, claim: Claim, *, output: str, report: dict[str, Any]) -> bool:
+        """Deliver a shard, durably; the whole or document stage's output and report become the job's."""
+        with self._writing(durable=True) as connection:
+            return deliver(connection, _lease(claim), output=output, report=report, now=self._clock())
+
+    def fail(self, claim: Claim, error: dict[str, Any]) -> bool:
+        """End a shard and its job with an error, durably; the job's other shards end too."""
+        told, now = to_json(error), self._clock()
+        with self._writing(durable=True) as connection:
+            shard = first(connection, "fail_shard", **_lease(claim), error=told, now=now)
+            if shard is None:
+                return False
+            fail_job(connection, shard["job"], told, now)
+        return True
+
+
+def _lease(claim: Claim) -> dict[str, object]:
+    return lease_values(claim.shard_id, claim.attempt, claim.owner)

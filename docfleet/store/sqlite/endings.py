@@ -1,0 +1,57 @@
+"""How shards and jobs end. Every function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from docfleet.records import JobState, Stage
+from docfleet.store.sqlite.connection import first
+from docfleet.store.sqlite.rows import to_json
+from docfleet.store.sqlite.statements import sql
+
+#: Seconds over which speed is measured.
+SPEED_WINDOW = 60
+
+
+def deliver(
+    connection: sqlite3.Connection, lease: dict[str, object], *, output: str, report: dict[str, Any], now: float
+) -> bool:
+    """End a shard with its result; with the document stage ends the job. False: the lease is lost."""
+    told = to_json(report)
+    shard = first(connection, "finish_shard", **lease, output=output, report=told, now=now)
+    if shard is None:
+        return False
+    job, stage, pages = shard["job"], Stage(shard["stage"]), shard["pages"]
+    if stage is not Stage.DOCUMENT:
+        _record_speed(connection, pages, now)
+    if stage is Stage.PAGES:
+        connection.execute(sql("advance_job"), {"job": job})
+        connection.execute(sql("ready_document_stage"), {"job": job})
+        return True
+    failed = len(report.get("failed_pages") or ())
+    state = JobState.PARTIAL if failed else JobState.COMPLETED
+    values = {"state": state.value, "pages": pages, "output": output, "report": told, "now": now, "job": job}
+    connection.execute(sql("finish_job"), values)
+    count(connection, state.value)
+    count(connection, "pages", max(0, pages - failed))
+    return True
+
+
+def fail_job(connection: sqlite3.Connection, job: int, error: str, now: float) -> None:
+    """End a job without a result; its other shards end with it, and whoever holds one loses the lease."""
+    values = {"job": job, "error": error, "now": now}
+    connection.execute(sql("fail_siblings"), values)
+    connection.execute(sql("fail_job"), values)
+    count(connection, JobState.FAILED.value)
+
+
+def count(connection: sqlite3.Connection, name: str, increase: int = 1) -> None:
+    """Raise one of the counters that outlive the jobs."""
+    connection.execute(sql("count"), {"name": name, "increase": increase})
+
+
+def _record_speed(connection: sqlite3.Connection, pages: int, now: float) -> None:
+    second = int(now)
+    connection.execute(sql("record_speed"), {"second": second, "pages": pages})
+    connection.execute(sql("forget_speed"), {"before": second - 2 * SPEED_WINDOW})

@@ -1,0 +1,39 @@
+-- The doors' side. Lists of ids come as one JSON array, whatever their number.
+
+-- name: insert_job
+INSERT INTO jobs (id, state, filename, suffix, size, sha256, pages, options, created_at)
+VALUES (:id, 'queued', :filename, :suffix, :size, :sha256, :pages, :options, :now)
+
+-- name: insert_shard
+INSERT INTO shards (job, stage, first_page, last_page, state, ready)
+VALUES (:job, :stage, :first_page, :last_page, 'queued', :ready)
+
+-- name: job
+SELECT * FROM jobs WHERE id = :id
+
+-- name: states
+SELECT id, state FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- name: shards
+SELECT shards.*, :id AS job_id FROM shards
+WHERE job = (SELECT number FROM jobs WHERE id = :id)
+ORDER BY first_page, last_page, shards.id
+
+-- name: workers
+SELECT * FROM workers ORDER BY slot
+
+-- name: remove
+DELETE FROM jobs WHERE id = :id
+
+-- name: totals
+SELECT
+    (SELECT value FROM counters WHERE name = 'completed') AS completed,
+    (SELECT value FROM counters WHERE name = 'partial') AS partial,
+    (SELECT value FROM counters WHERE name = 'failed') AS failed,
+    (SELECT value FROM counters WHERE name = 'pages') AS pages,
+    (SELECT value FROM counters WHERE name = 'retries') AS retries,
+    (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND state = 'queued') AS queued_jobs,
+    (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND state = 'running') AS running_jobs,
+    (SELECT coalesce(sum(last_page - first_page + 1), 0) FROM shards
+     WHERE state = 'queued' AND ready = 1 AND stage <> 'document') AS queued_pages,
+    (SELECT coalesce(sum(pages), 0) FROM throughput WHERE second > :since AND second <= :now) AS recent_pages

@@ -1,0 +1,1 @@
+"""Runs in the API process, beside the doors: returns what dead workers held, and tidies up."""

@@ -1,0 +1,62 @@
+"""What the doors are given: plain values and the roles of other rooms, handed in once by whoever builds the server."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request
+
+from docfleet.files import DataFolder
+from docfleet.intake.spool import Upload
+from docfleet.records import Job, Shard, WorkerSlot
+from docfleet.store.interface import Jobs
+from docfleet.web.waiting import JobWatch
+
+#: Spools the documents of one request to disk: (request, data folder, limit of the body in bytes).
+Receive = Callable[[Request, DataFolder, int], Awaitable[Sequence[Upload]]]
+
+
+class Accepts(Protocol):
+    """Turns uploads into jobs."""
+
+    async def accept(self, upload: Upload) -> Job:
+        """Make a job of the upload and take its file.
+
+        Raises:
+            DocfleetError: the document or its options cannot be used, or there is no room for another.
+        """
+        ...
+
+
+class DoorStore(Jobs, Protocol):
+    """What the doors ask of a store: the role `Jobs`, and for `/status` a look at who holds what."""
+
+    def leases(self) -> list[Shard]:
+        """Return every shard that a worker holds."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doors:
+    """Everything the doors need."""
+
+    store: DoorStore
+    folder: DataFolder
+    intake: Accepts
+    receive: Receive
+    #: Waits for jobs; its `release()` lets every waiting request answer at once when the server is to end.
+    watch: JobWatch
+    #: Largest request body in bytes.
+    body_limit: int
+    #: Seconds `/predict` waits before it answers with the job's address instead of the result.
+    wait_timeout: float
+    #: The workers there should be.
+    plan: tuple[WorkerSlot, ...]
+    #: For `/status`, read at each request: version, devices, model_source, warnings.
+    facts: Mapping[str, Any]
+    #: When the server started, seconds since the epoch.
+    started_at: float
+    #: A worker that was silent for so many seconds does not count as ready.
+    stale_seconds: float = 60.0

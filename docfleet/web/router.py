@@ -1,0 +1,134 @@
+"""Every address of the doors, in one list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from docfleet.web.doors import Doors
+from docfleet.web.forms import predict_request
+from docfleet.web.jobs import JobDoors
+from docfleet.web.predict import Predict
+from docfleet.web.probes import Probes
+from docfleet.web.schemas import (
+    Answer,
+    ErrorAnswer,
+    JobView,
+    Liveness,
+    Readiness,
+    Results,
+    StatusView,
+    StillRunning,
+)
+from docfleet.web.status import Status
+
+_PREDICT_ERRORS: dict[int | str, str] = {
+    400: "The request cannot be understood.",
+    413: "The body, or what it unpacks to, is over the limit.",
+    415: "No engine reads this type of file here.",
+    422: "An option or the document cannot be used; the code tells which.",
+    429: "The server has as much work as it takes on; see Retry-After.",
+    500: "A fault of the server's own.",
+    503: "What was asked for cannot run here, or not yet.",
+    504: "The work did not end within its time limit.",
+    507: "There is no room left on the disk.",
+}
+# "4XX" is listed so that the framework does not add its own shape of a 422.
+_JOB_ERRORS: dict[int | str, str] = {404: "There is no such job.", "4XX": "The request cannot be understood."}
+
+
+def create_doors(doors: Doors) -> APIRouter:
+    """Return the router of all doors. Touches nothing yet: the store may be opened later, before the first request."""
+    router = APIRouter()
+    predict, jobs = Predict(doors), JobDoors(doors)
+    still_running = _of(StillRunning, "Accepted and not ready yet; ask at the links.")
+
+    router.add_api_route(
+        "/predict",
+        predict.predict,
+        methods=["POST"],
+        summary="Parse documents and wait for the result",
+        tags=["documents"],
+        responses={
+            200: _of(Answer | Results, "The result; of several documents, each one's in the order they were sent."),
+            202: _of(StillRunning | Results, "Not all is ready yet; ask at the links."),
+            **_errors(_PREDICT_ERRORS),
+        },
+        openapi_extra=predict_request(),
+    )
+    router.add_api_route(
+        "/jobs/{job_id}",
+        jobs.show,
+        methods=["GET"],
+        summary="How a job stands",
+        tags=["jobs"],
+        responses={200: _of(JobView, "State, pages done, shards."), **_errors(_JOB_ERRORS)},
+    )
+    router.add_api_route(
+        "/jobs/{job_id}/result",
+        jobs.result,
+        methods=["GET"],
+        summary="The result of a job",
+        tags=["jobs"],
+        responses={200: _of(Answer, "The result."), 202: still_running, **_errors(_PREDICT_ERRORS | _JOB_ERRORS)},
+    )
+    _add_files(router, jobs)
+    _add_server(router, Probes(doors), Status(doors))
+    return router
+
+
+def _add_files(router: APIRouter, jobs: JobDoors) -> None:
+    path = "/jobs/{job_id}/files/{name:path}"
+    file_content = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+    router.add_api_route(
+        path,
+        jobs.file,
+        methods=["GET"],
+        summary="A file that was made of the document",
+        tags=["jobs"],
+        response_class=Response,
+        responses={
+            200: {"description": "The file.", "content": file_content},
+            206: {"description": "The range asked for.", "content": file_content},
+            304: {"description": "The caller has it already."},
+            **_errors(_JOB_ERRORS | {404: "There is no such job or file.", 416: "The range lies outside the file."}),
+        },
+    )
+    router.add_api_route(path, jobs.file, methods=["HEAD"], include_in_schema=False)
+
+
+def _add_server(router: APIRouter, probes: Probes, status: Status) -> None:
+    router.add_api_route(
+        "/livez",
+        probes.livez,
+        methods=["GET"],
+        summary="Does the process answer",
+        tags=["server"],
+        responses={200: _of(Liveness, "It does.")},
+    )
+    router.add_api_route(
+        "/readyz",
+        probes.readyz,
+        methods=["GET"],
+        summary="Can documents be worked on now",
+        tags=["server"],
+        responses={200: _of(Readiness, "A worker is ready."), 503: _of(Readiness, "No worker is ready yet.")},
+    )
+    router.add_api_route(
+        "/status",
+        status.status,
+        methods=["GET"],
+        summary="Devices, workers, queue, totals",
+        tags=["server"],
+        responses={200: _of(StatusView, "The server as a whole.")},
+    )
+
+
+def _of(model: Any, description: str) -> dict[str, Any]:
+    return {"model": model, "description": description}
+
+
+def _errors(descriptions: dict[int | str, str]) -> dict[int | str, dict[str, Any]]:
+    return {status: _of(ErrorAnswer, description) for status, description in descriptions.items()}

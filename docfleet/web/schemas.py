@@ -1,0 +1,186 @@
+"""The shapes that go out, as models: they make the answers, and the API description is made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from docfleet.records import JobState, ShardState, Stage, WorkerState
+
+
+def printable(text: Any) -> Any:
+    """Replace what UTF-8 cannot hold: text out of documents and file names may have lone surrogates."""
+    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
+
+
+Text = Annotated[str, BeforeValidator(printable)]
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Error(_Out):
+    """What went wrong, and the remedy."""
+
+    code: str = Field(examples=["invalid_option"])
+    message: Text = Field(examples=["option 'tier': use auto, flash, basic, standard or advanced."])
+    retryable: bool = Field(description="whether the same request may succeed later")
+
+
+class ErrorAnswer(_Out):
+    """Every error of this server."""
+
+    error: Error
+
+
+class Links(_Out):
+    """Where to ask on."""
+
+    job: str = Field(examples=["/jobs/0f8fad5bd9cb469fa16570867728950e"])
+    result: str
+
+
+class MissingPage(_Out):
+    """A page that could not be delivered."""
+
+    page: int = Field(description="counted from 0")
+    cause: Text
+
+
+class Answer(_Out):
+    """One parsed document."""
+
+    job_id: str
+    filename: Text
+    status: Literal[JobState.COMPLETED, JobState.PARTIAL] = Field(description="partial: some pages failed")
+    output_dir: str = Field(description="folder of the result on the server's disk")
+    pages: int = Field(description="pages delivered")
+    failed_pages: list[MissingPage] = []
+    tier: str = Field(description="tier really used")
+    backend: str = Field(description="the tier in the words of MinerU 2.x and 3.x")
+    engine: str
+    engine_version: str = ""
+    files: dict[Text, str] = Field(description="every file made: its name and where to get it")
+    timings: dict[str, float] = Field(default={}, description="seconds by step")
+    warnings: list[Text] = Field(default=[], description="anything asked for and not done")
+    markdown: Text | None = Field(
+        default=None, description="text of document.md; null if markdown was not among the formats"
+    )
+
+
+class StillRunning(_Out):
+    """The document is accepted and not ready yet; nothing is lost, ask at the links."""
+
+    job_id: str
+    filename: Text
+    status: Literal[JobState.QUEUED, JobState.RUNNING]
+    links: Links
+
+
+class Failure(_Out):
+    """A document of several that was not parsed."""
+
+    filename: Text
+    job_id: str | None = Field(default=None, description="null if the document was refused before it became a job")
+    status: Literal["failed"] = "failed"
+    error: Error
+
+
+class Results(_Out):
+    """Several documents, in the order they were sent; one's failure leaves the others alone."""
+
+    results: list[Answer | StillRunning | Failure]
+    succeeded: int
+    failed: int
+    running: int = Field(description="not ready when the waiting time was over")
+
+
+class ShardView(_Out):
+    """A piece of a job."""
+
+    stage: Stage
+    first_page: int
+    last_page: int
+    state: ShardState
+    attempt: int = Field(description="how often it was taken up")
+    pages_done: int
+    worker: int | None = Field(default=None, description="slot of the worker that has it, or had it last")
+
+
+class JobView(_Out):
+    """How a job stands. Times are seconds since 1970-01-01 UTC."""
+
+    job_id: str
+    filename: Text
+    state: JobState
+    pages: int = Field(description="pages asked for")
+    pages_done: int
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    shards: list[ShardView]
+    error: Error | None = None
+    links: Links
+
+
+class WorkerView(_Out):
+    """One worker process."""
+
+    slot: int
+    device: str
+    state: WorkerState
+    detail: Text = ""
+    pid: int | None = None
+    job_id: str | None = Field(default=None, description="the job it works on")
+    heartbeat_age: float | None = Field(default=None, description="seconds since it was heard of")
+    rss: int = Field(default=0, description="resident memory in bytes")
+    documents_done: int = 0
+    pages_done: int = 0
+
+
+class Readiness(_Out):
+    """Whether documents are worked on now."""
+
+    ready: bool
+    workers: dict[str, Text] = Field(description="slot: state, and why it is not ready")
+
+
+class Liveness(_Out):
+    """The process answers."""
+
+    alive: Literal[True] = True
+
+
+class QueueView(_Out):
+    """The work at hand."""
+
+    queued_jobs: int
+    running_jobs: int
+    queued_pages: int
+
+
+class TotalsView(_Out):
+    """Since the data folder was made."""
+
+    completed: int
+    partial: int
+    failed: int
+    pages: int
+    retries: int = Field(description="attempts that ended without a result and were tried again")
+
+
+class StatusView(_Out):
+    """The server as a whole."""
+
+    version: str
+    uptime: float = Field(description="seconds")
+    devices: Any = Field(description="what was found on this machine")
+    model_source: Any
+    workers: list[WorkerView]
+    queue: QueueView
+    totals: TotalsView
+    pages_per_second: float = Field(description="over the last minute")
+    waiting_requests: int
+    warnings: list[Text]

@@ -1,0 +1,74 @@
+"""`GET /status`: the server as a whole, for people and dashboards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from anyio.to_thread import run_sync
+from starlette.responses import Response
+
+from docfleet import __version__
+from docfleet.records import Shard, WorkerReport
+from docfleet.store.interface import Totals
+from docfleet.web.answers import json_of
+from docfleet.web.doors import Doors
+from docfleet.web.readiness import Standing, standings
+from docfleet.web.schemas import QueueView, StatusView, TotalsView, WorkerView
+
+
+class Status:
+    """Puts together what the workers, the store and the start of the server know."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    async def status(self) -> Response:
+        """Return devices, workers and what each does, the queue, totals, speed and warnings."""
+        return json_of(self._view(*await run_sync(self._read)))
+
+    def _read(self) -> tuple[Totals, list[WorkerReport], list[Shard]]:
+        store = self._doors.store
+        return store.totals(), store.workers(), store.leases()
+
+    def _view(self, totals: Totals, reports: Sequence[WorkerReport], leases: Sequence[Shard]) -> StatusView:
+        doors = self._doors
+        jobs = {shard.id: shard.job_id for shard in leases}
+        return StatusView(
+            version=str(doors.facts.get("version", __version__)),
+            uptime=round(time.time() - doors.started_at, 3),
+            devices=doors.facts.get("devices", []),
+            model_source=doors.facts.get("model_source"),
+            workers=[_worker(one, jobs) for one in standings(doors, reports)],
+            queue=QueueView(
+                queued_jobs=totals.queued_jobs, running_jobs=totals.running_jobs, queued_pages=totals.queued_pages
+            ),
+            totals=TotalsView(
+                completed=totals.completed,
+                partial=totals.partial,
+                failed=totals.failed,
+                pages=totals.pages,
+                retries=totals.retries,
+            ),
+            pages_per_second=totals.pages_per_second,
+            waiting_requests=doors.watch.waiting,
+            warnings=list(doors.facts.get("warnings", ())),
+        )
+
+
+def _worker(one: Standing, jobs: dict[int, str]) -> WorkerView:
+    report = one.report
+    if report is None:
+        return WorkerView(slot=one.slot.index, device=one.slot.device, state=one.state, detail=one.explanation)
+    return WorkerView(
+        slot=one.slot.index,
+        device=report.device,
+        state=report.state,
+        detail=report.detail,
+        pid=report.identity.pid,
+        job_id=None if report.shard_id is None else jobs.get(report.shard_id),
+        heartbeat_age=None if one.silence is None else round(one.silence, 3),
+        rss=report.rss,
+        documents_done=report.documents_done,
+        pages_done=report.pages_done,
+    )

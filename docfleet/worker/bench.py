@@ -1,0 +1,143 @@
+"""A worker's bench: its engines, loaded once, and the steps a claimed shard goes through.
+
+claim -> decode -> Work -> perform -> Outcome -> encode -> report for the store
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loguru import logger
+
+from docfleet.engine.choice import Choice, choose
+from docfleet.engine.interface import Engine, ParseReport, ParseRequest
+from docfleet.files import DataFolder, remove_tree, sync_file, sync_folder
+from docfleet.records import Claim, Stage
+
+#: Called with the pages finished so far in this shard.
+PagesDone = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A claimed shard, ready to be parsed."""
+
+    claim: Claim
+    request: ParseRequest
+    choice: Choice
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one attempt made."""
+
+    #: Folder with the result, complete and on disk.
+    output: Path
+    #: None after a page stage: its parts are the engine's business.
+    report: ParseReport | None
+
+
+class Bench:
+    """The steps, over the engines of this worker."""
+
+    def __init__(self, folder: DataFolder, engines: Sequence[Engine]) -> None:
+        self._folder = folder
+        self._engines = engines
+
+    def decode(self, claim: Claim) -> Work:
+        """Turn a claim into a validated parse request and choose who reads it.
+
+        Raises:
+            TierUnavailable: the tier asked for cannot run here.
+        """
+        document = claim.document
+        request = ParseRequest(
+            source=self._folder.source(claim.job_id, document.suffix),
+            suffix=document.suffix,
+            filename=document.filename,
+            pages=document.pages,
+            first_page=claim.first_page,
+            last_page=claim.last_page,
+            options=claim.options,
+        )
+        return Work(claim, request, choose(self._engines, document.suffix, claim.options))
+
+    def perform(self, work: Work, pages_done: PagesDone) -> Outcome:
+        """Do the shard's stage. What an earlier attempt left behind is overwritten.
+
+        Raises:
+            DocfleetError: the document cannot be parsed; another attempt would meet the same.
+        """
+        claim = work.claim
+        progress = _Progress(claim.last_page - claim.first_page + 1, pages_done)
+        if claim.stage is Stage.DOCUMENT:
+            parts = [self._folder.absolute(part) for part in claim.parts]
+            return self._finish(work, parts, progress)
+        part = self._folder.part(claim.job_id, claim.shard_id, claim.attempt)
+        self._read(work, part, progress)
+        if claim.stage is Stage.PAGES:
+            _sync_tree(part)
+            return Outcome(part, None)
+        return self._finish(work, [part], progress)
+
+    def encode(self, outcome: Outcome) -> dict[str, object]:
+        """Return the report as the store keeps it."""
+        return {} if outcome.report is None else outcome.report.to_json()
+
+    def relative(self, path: Path) -> str:
+        """Return the path as the store keeps it."""
+        return self._folder.relative(path)
+
+    def discard(self, claim: Claim) -> None:
+        """Remove whatever this attempt wrote."""
+        remove_tree(self._folder.part(claim.job_id, claim.shard_id, claim.attempt))
+        remove_tree(self._folder.result(claim.job_id, claim.attempt))
+
+    def tidy(self, claim: Claim) -> None:
+        """Remove what the job's attempts worked with, now that its result is recorded."""
+        if claim.stage is not Stage.PAGES:
+            remove_tree(self._folder.work(claim.job_id))
+
+    def clear(self, claim: Claim) -> None:
+        """Remove all files of a job that failed: its row keeps the cause, nobody can use the rest."""
+        remove_tree(self._folder.job(claim.job_id))
+
+    def _read(self, work: Work, part: Path, progress: _Progress) -> None:
+        remove_tree(part)
+        part.mkdir(parents=True)
+        work.choice.engine.read_pages(work.request, work.choice.tier, part, progress.add)
+
+    def _finish(self, work: Work, parts: Sequence[Path], progress: _Progress) -> Outcome:
+        output = self._folder.result(work.claim.job_id, work.claim.attempt)
+        remove_tree(output)
+        output.mkdir(parents=True)
+        started = time.perf_counter()
+        report = work.choice.engine.finish(work.request, work.choice.tier, parts, output, progress.add)
+        _sync_tree(output)
+        logger.debug("document stage took {:.2f} s", time.perf_counter() - started)
+        return Outcome(output, replace(report, warnings=work.choice.warnings + report.warnings))
+
+
+class _Progress:
+    """Counts pages towards a shard's total; both stages of a whole document may report the same page."""
+
+    def __init__(self, total: int, tell: PagesDone) -> None:
+        self._total = total
+        self._done = 0
+        self._tell = tell
+
+    def add(self, pages: int) -> None:
+        self._done = min(self._total, self._done + pages)
+        self._tell(self._done)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Force a folder to the disk: the store is about to say that it is there."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            sync_file(path)
+    sync_folder(folder)
+    sync_folder(folder.parent)

@@ -1,0 +1,115 @@
+"""A worker's sign of life: a thread that extends the lease and tells the store what the worker is doing."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import replace
+
+import psutil
+from loguru import logger
+
+from docfleet.records import Claim, WorkerReport, WorkerState
+from docfleet.store.interface import Claims
+
+#: Seconds between two beats while a shard is held, and while the worker is idle.
+BUSY_INTERVAL = 1.0
+IDLE_INTERVAL = 5.0
+
+
+class LeaseLost(Exception):
+    """The shard belongs to somebody else now; stop working on it."""
+
+
+class Heart:
+    """Keeps the worker's report up to date. The parser may hold the interpreter: a thread still gets its turns."""
+
+    def __init__(self, claims: Claims, report: WorkerReport) -> None:
+        self._claims = claims
+        self._lock = threading.Lock()
+        self._report = report
+        self._claim: Claim | None = None
+        self._pages = 0
+        self._lost = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def start(self) -> None:
+        """Announce the worker and begin beating."""
+        self._announce()
+        self._thread.start()
+
+    def tell(self, state: WorkerState, detail: str = "") -> None:
+        """Change what the worker says of itself, at once."""
+        with self._lock:
+            self._report = replace(self._report, state=state, detail=detail)
+        self._announce()
+
+    def hold(self, claim: Claim) -> None:
+        """Begin to beat for a shard."""
+        with self._lock:
+            self._claim, self._pages, self._lost = claim, 0, False
+            self._report = replace(self._report, state=WorkerState.BUSY, shard_id=claim.shard_id)
+        self._wake.set()
+
+    def pages_done(self, pages: int) -> None:
+        """Record progress on the held shard; called between pages.
+
+        Raises:
+            LeaseLost: the lease was lost meanwhile.
+        """
+        with self._lock:
+            self._pages = pages
+            if self._lost:
+                raise LeaseLost
+
+    def release(self, *, delivered: bool) -> None:
+        """End the beat for the held shard."""
+        with self._lock:
+            report, pages = self._report, self._pages
+            self._claim = None
+            self._report = replace(
+                report,
+                state=WorkerState.READY,
+                shard_id=None,
+                documents_done=report.documents_done + int(delivered),
+                pages_done=report.pages_done + (pages if delivered else 0),
+            )
+        self._announce()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                busy = self._claim is not None
+            self._wake.wait(BUSY_INTERVAL if busy else IDLE_INTERVAL)
+            self._wake.clear()
+            # A store that is locked or full for a while must not end the heart: the next beat tries again.
+            with contextlib.suppress(Exception), logger.catch(reraise=True, message="heartbeat failed"):
+                self._beat()
+                self._announce()
+
+    def _beat(self) -> None:
+        with self._lock:
+            claim, pages = self._claim, self._pages
+        if claim is None or self._claims.beat(claim, pages):
+            return
+        with self._lock:
+            self._lost = self._claim is claim
+
+    def _announce(self) -> None:
+        rss = resident_bytes()
+        with self._lock:
+            self._report = replace(self._report, heartbeat_at=time.time(), rss=rss)
+            report = self._report
+        self._claims.announce(report)
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process and its children, in bytes."""
+    process = psutil.Process()
+    total = 0
+    for member in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            total += member.memory_info().rss
+    return total

@@ -1,0 +1,139 @@
+"""A worker's rounds: load the engines, then claim, parse and deliver, until the process ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from loguru import logger
+
+from docfleet.errors import DocfleetError, ParseFailed
+from docfleet.records import Claim, ProcessIdentity, WorkerState
+from docfleet.store.interface import Claims
+from docfleet.worker.bench import Bench, Outcome, Work
+from docfleet.worker.heart import Heart, LeaseLost
+
+#: Seconds between two looks for new work. A look costs microseconds: it takes no lock.
+LOOK_INTERVAL = 0.01
+#: Seconds after which a look is taken even if nobody seems to have written.
+LOOK_ANYWAY = 1.0
+
+
+class Steps(Protocol):
+    """The three steps of `MinerUAPI` that a claimed shard goes through."""
+
+    def decode_request(self, request: Claim) -> Work:
+        """Turn a claim into work."""
+        ...
+
+    def predict(self, work: Work) -> Outcome:
+        """Parse."""
+        ...
+
+    def encode_response(self, output: Outcome) -> dict[str, Any]:
+        """Make the report."""
+        ...
+
+
+class Rounds:
+    """Serves one slot. What goes wrong with a document ends the document, not the worker."""
+
+    def __init__(self, *, claims: Claims, bench: Bench, heart: Heart, owner: ProcessIdentity, slot: int) -> None:
+        self._claims = claims
+        self._bench = bench
+        self._heart = heart
+        self._owner = owner
+        self._slot = slot
+        self._looked_at = 0.0
+
+    def serve(self, steps: Steps) -> None:
+        """Work for ever."""
+        while True:
+            claim = self._next()
+            if claim is None:
+                time.sleep(LOOK_INTERVAL)
+            else:
+                self._work(steps, claim)
+
+    def _next(self) -> Claim | None:
+        now = time.monotonic()
+        if not self._claims.changed() and now - self._looked_at < LOOK_ANYWAY:
+            return None
+        self._looked_at = now
+        claim = self._claims.claim(self._owner, self._slot)
+        if claim is not None:
+            # There may be more than one: look again right after this one.
+            self._looked_at = 0.0
+        return claim
+
+    def _work(self, steps: Steps, claim: Claim) -> None:
+        started = time.perf_counter()
+        self._heart.hold(claim)
+        delivered = False
+        try:
+            outcome = self._attempt(steps, claim)
+            if outcome is not None:
+                # A store that cannot record now is no fault of the document: the lease runs out and is given again.
+                delivered = self._claims.complete(
+                    claim, output=self._bench.relative(outcome.output), report=steps.encode_response(outcome)
+                )
+        except Exception:
+            logger.exception("job {} attempt {} could not be delivered", claim.job_id, claim.attempt)
+        finally:
+            if delivered:
+                self._bench.tidy(claim)
+            else:
+                self._bench.discard(claim)
+            self._heart.release(delivered=delivered)
+        if delivered:
+            self._log(claim, time.perf_counter() - started)
+
+    def _attempt(self, steps: Steps, claim: Claim) -> Outcome | None:
+        try:
+            return steps.predict(steps.decode_request(claim))
+        except LeaseLost:
+            logger.warning("job {} attempt {}: the lease was lost, work stopped", claim.job_id, claim.attempt)
+        except DocfleetError as exc:
+            self._fail(claim, exc)
+        except (Exception, SystemExit) as exc:
+            logger.exception("job {} attempt {} failed", claim.job_id, claim.attempt)
+            self._fail(claim, ParseFailed(f"The document could not be parsed ({type(exc).__name__}: {exc})."))
+        return None
+
+    def _fail(self, claim: Claim, error: DocfleetError) -> None:
+        if self._claims.fail(claim, error.record()):
+            self._bench.clear(claim)
+        logger.info("job {} attempt {}: {} ({})", claim.job_id, claim.attempt, error.code, error.message)
+
+    def _log(self, claim: Claim, seconds: float) -> None:
+        pages = claim.last_page - claim.first_page + 1
+        logger.info(
+            "job {} {} pages {}-{} done in {:.2f} s ({:.2f} pages/s)",
+            claim.job_id,
+            claim.document.suffix,
+            claim.first_page,
+            claim.last_page,
+            seconds,
+            pages / seconds,
+        )
+
+
+def load_with_patience(load: Callable[[], None], heart: Heart) -> None:
+    """Load the engines; on failure say so and try again, later each time, for ever.
+
+    A worker that ends itself would be started again at once, as often as it fails.
+    """
+    delay = 1.0
+    while True:
+        heart.tell(WorkerState.LOADING)
+        try:
+            load()
+        except Exception as exc:
+            logger.exception("the engines did not load; next try in {:.0f} s", delay)
+            heart.tell(WorkerState.FAILED, f"{type(exc).__name__}: {exc}; next try in {delay:.0f} s")
+            time.sleep(delay)
+            delay = min(delay * 2, 300.0)
+        else:
+            heart.tell(WorkerState.READY)
+            return

@@ -1,0 +1,182 @@
+"""The server: `python server.py`. Settings, model source, device plan, start, signals.
+
+Light to import: worker processes and their render children import this module again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import litserve as ls
+from loguru import logger
+
+from docfleet import __version__, logs
+from docfleet.devices import PlannedWorker
+from docfleet.engine.mineru.environment import tuning
+from docfleet.errors import ConfigurationError, DocfleetError
+from docfleet.files import DataFolder
+from docfleet.host.claim_loop import ClaimLoop, DoorSpec
+from docfleet.models.records import ModelSource
+from docfleet.process.lifeline import tie_to_parent
+from docfleet.records import Claim, WorkerSlot
+from docfleet.settings import Settings, parse_command_line
+from docfleet.worker.assembly import AssembledWorker, WorkerPlan, assemble
+from docfleet.worker.bench import Outcome, Work
+from docfleet.worker.rounds import Rounds
+
+if __name__ == "__mp_main__":
+    # Every child that multiprocessing starts for us, or for a parser inside a worker, passes here.
+    tie_to_parent()
+
+
+class MinerUAPI(ls.LitAPI):  # type: ignore[misc]
+    """What LitServe runs on each device: set up once, then decode, predict and encode for every claimed shard."""
+
+    def __init__(self, plan: WorkerPlan) -> None:
+        super().__init__(spec=DoorSpec(), loop=ClaimLoop())
+        self._plan = plan
+        self._worker: AssembledWorker | None = None
+
+    def setup(self, device: str) -> None:
+        """Set the device's environment and load the engines, once in each worker process."""
+        self._worker = assemble(self._plan, int(os.environ["LITSERVE_WORKER_ID"]))
+
+    def decode_request(self, request: Claim) -> Work:
+        """Turn a claimed shard into a validated parse request with its engine and tier."""
+        return self._assembled.bench.decode(request)
+
+    def predict(self, work: Work) -> Outcome:
+        """Parse one claimed shard."""
+        return self._assembled.bench.perform(work, self._assembled.heart.pages_done)
+
+    def encode_response(self, output: Outcome) -> dict[str, Any]:
+        """Make the report that the store keeps and the doors answer from."""
+        return self._assembled.bench.encode(output)
+
+    @property
+    def rounds(self) -> Rounds:
+        """This worker's rounds, for the loop."""
+        return self._assembled.rounds
+
+    @property
+    def _assembled(self) -> AssembledWorker:
+        assert self._worker is not None, "setup comes first"
+        return self._worker
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server. Return its exit status: 0 after a signal, 1 after a fault, 2 for settings that cannot be used."""
+    try:
+        resolved, only_show = parse_command_line(argv)
+        if only_show:
+            print(resolved.explain())
+            return 0
+        logs.configure(resolved.settings.log_level, "main")
+        return run(resolved.settings)
+    except DocfleetError as exc:
+        print(f"server.py: {exc.message}", file=sys.stderr)
+        return 2
+
+
+def run(settings: Settings) -> int:
+    """Assemble the server from its settings and serve until a signal."""
+    # Not at the top of the module: the workers' render children import it too, and need none of this.
+    from docfleet.host.life import ApiLife
+    from docfleet.host.lock import hold_folder
+    from docfleet.host.server import FleetServer
+
+    folder = open_folder(settings.data_dir)
+    hold_folder(folder.root)
+    fleet = plan_fleet(settings, folder)
+    announce(settings, fleet)
+    server = FleetServer(
+        MinerUAPI(fleet.workers),
+        devices=[slot.device for slot in fleet.workers.slots],
+        api_life=ApiLife(settings=settings, folder=folder, slots=fleet.workers.slots, facts=fleet.facts),
+        grace_seconds=settings.grace_seconds,
+    )
+    return server.serve(host=settings.host, port=settings.port)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What the main process decided for all others."""
+
+    workers: WorkerPlan
+    #: For `/status`: version, devices, model source, warnings.
+    facts: dict[str, Any]
+
+
+def open_folder(path: Path) -> DataFolder:
+    """Make the data folder.
+
+    Raises:
+        ConfigurationError: it cannot be made or written.
+    """
+    folder = DataFolder(path.resolve())
+    try:
+        folder.create()
+    except OSError as exc:
+        raise ConfigurationError(f"The data folder {folder.root} cannot be used: {exc.strerror}.") from None
+    return folder
+
+
+def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
+    """Look at the machine and for the models, once for all workers."""
+    from _config_endpoint import resolve_model_source
+    from device_utils import detect, plan
+
+    source = resolve_model_source(os.environ, home=folder.root / "mineru", models_dir=settings.models_dir)
+    machine = detect()
+    planned = plan(
+        machine,
+        devices=settings.devices,
+        workers=settings.workers,
+        workers_per_device=settings.workers_per_device,
+        require_accelerator=settings.require_accelerator,
+    )
+    slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
+    workers = WorkerPlan(
+        folder=folder,
+        slots=slots,
+        engines=settings.engines,
+        model_source=source.name.value,
+        vlm_server_url=settings.vlm_server_url,
+        log_level=settings.log_level,
+    )
+    facts = {
+        "version": __version__,
+        "devices": {"machine": machine.to_json(), "plan": planned.to_json()},
+        "model_source": source.to_json(),
+        "warnings": [*planned.warnings, *filter(None, [planned.performance_warning])],
+    }
+    return Fleet(workers, facts)
+
+
+def equip(worker: PlannedWorker, source: ModelSource, log_level: str) -> WorkerSlot:
+    """Return the slot with all that its worker sets before it imports anything heavy."""
+    decided = worker.environment | source.environment()
+    environment = decided | tuning(worker.device, os.environ | decided, log_level)
+    return replace(worker.slot(), environment=environment)
+
+
+def announce(settings: Settings, fleet: Fleet) -> None:
+    """Say in the log what will run, and what the user should know."""
+    for warning in fleet.facts["warnings"]:
+        logger.warning("{}", warning)
+    for limit in fleet.facts["devices"]["plan"]["limits"]:
+        logger.info("{}", limit)
+    counts = Counter(slot.device for slot in fleet.workers.slots)
+    devices = ", ".join(f"{number} x {device}" for device, number in counts.items())
+    logger.info("docfleet {}: workers {}, models from {}", __version__, devices, fleet.workers.model_source)
+    logger.info("listening on http://{}:{} (API description at /docs)", settings.host, settings.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,332 @@
+"""What is particular to the store on SQLite: opening, upgrading, damage, durability, errors."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from loguru import logger
+
+from docfleet.errors import Busy, ConfigurationError, InternalError, StorageFull
+from docfleet.files import new_job_id, sync_file
+from docfleet.options import ParseOptions
+from docfleet.records import JobState, ShardPlan, Stage
+from docfleet.store.sqlite import SqliteStore, connection, open_store, opening
+from docfleet.store.sqlite.schema import migrations, upgrade, version_of
+from tests.integration.store_house import LOST, ME, a_document, accept, accept_cut, job_of, must_claim, report
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "docfleet.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    with open_store(path) as store:
+        yield store
+
+
+@pytest.fixture
+def errors() -> Iterator[list[str]]:
+    messages: list[str] = []
+    sink = logger.add(lambda message: messages.append(message.record["message"]), level="ERROR")
+    yield messages
+    logger.remove(sink)
+
+
+def aside(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.glob("docfleet.db.corrupt-*"))
+
+
+# --- the schema --------------------------------------------------------------------------------------------------
+
+
+def test_a_database_of_version_1_comes_forward_with_its_jobs_and_counts(path: Path) -> None:
+    with closing(opening.connect(path)) as old:
+        upgrade(old, path, migrations()[:1])
+        assert version_of(old) == 1
+        columns = "id, state, filename, suffix, size, sha256, pages, options, created_at, pages_done, report"
+        for number, (state, pages_done, told) in enumerate(
+            [
+                ("completed", 4, '{"failed_pages": []}'),
+                ("partial", 4, '{"failed_pages": [{"page": 0}]}'),
+                ("failed", 2, None),
+                ("queued", 0, None),
+            ]
+        ):
+            values = (f"{number:032x}", state, "a.pdf", "pdf", 1, "00", 4, "{}", 1.0, pages_done, told)
+            old.execute(f"INSERT INTO jobs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        columns = "job, stage, first_page, last_page, state, ready"
+        old.execute(f"INSERT INTO shards ({columns}) VALUES (4, 'whole', 0, 3, 'queued', 1)")
+    with open_store(path) as store:
+        totals = store.totals()
+        assert (totals.completed, totals.partial, totals.failed, totals.pages) == (1, 1, 1, 4 + 3)
+        assert (totals.queued_jobs, totals.queued_pages) == (1, 4)
+        assert store.complete(must_claim(store), output="r", report=report(4))
+        assert store.totals().completed == 2
+        assert store.workers() == []
+    with closing(opening.connect(path)) as now:
+        assert version_of(now) == len(migrations())
+
+
+def test_a_step_that_fails_half_way_leaves_the_version_before_it(path: Path) -> None:
+    good, *rest = migrations()
+    broken = rest[0].__class__(
+        number=2, name="broken", script="CREATE TABLE half (x);\nINSERT INTO nowhere VALUES (1);"
+    )
+    with closing(opening.connect(path)) as database:
+        with pytest.raises(sqlite3.OperationalError):
+            upgrade(database, path, [good, broken])
+        assert version_of(database) == 1
+        assert database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'half'").fetchone() is None
+    with open_store(path) as store:
+        accept(store)
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(path: Path, store: SqliteStore) -> None:
+    accept(store)
+    store.close()
+    with closing(opening.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match=r"newer version \(schema 99.*--data-dir"):
+        open_store(path)
+    assert path.read_bytes() == before
+    assert aside(path.parent) == []
+
+
+def test_claiming_reads_the_queue_from_its_index_alone(path: Path, store: SqliteStore) -> None:
+    with closing(opening.connect(path)) as database:
+        for name in ("claim_next", "anything_claimable"):
+            text = connection.sql(name)
+            names = {"pid": 0, "started": 0, "slot": 0, "now": 0}
+            plan = " ".join(row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {text}", names))
+            assert "shards_claimable" in plan
+            assert "TEMP B-TREE" not in plan
+
+
+# --- damage ------------------------------------------------------------------------------------------------------
+
+
+def _fill(path: Path) -> None:
+    with open_store(path) as store:
+        for _ in range(200):
+            accept(store)
+
+
+@pytest.mark.parametrize("place", ["header", "middle", "cut off"])
+def test_a_damaged_database_is_set_aside_and_a_fresh_one_begun(path: Path, place: str, errors: list[str]) -> None:
+    _fill(path)
+    whole = path.read_bytes()
+    damaged = {
+        "header": b"this is no database at all" * 8 + whole[208:],
+        "middle": whole[:4096] + os.urandom(4096 * 6) + whole[4096 * 7 :],
+        "cut off": whole[: len(whole) // 2],
+    }[place]
+    path.write_bytes(damaged)
+    path.with_name("docfleet.db-wal").write_bytes(b"left over")
+    with open_store(path) as store:
+        assert store.totals().queued_jobs == 0
+        accept(store)
+    names = aside(path.parent)
+    assert len(names) == 1
+    assert (path.parent / names[0]).read_bytes() == damaged
+    (message,) = errors
+    assert names[0] in message
+    with open_store(path) as store:
+        assert store.totals().queued_jobs == 1
+    assert len(errors) == 1
+
+
+def test_the_log_of_a_damaged_database_goes_aside_with_it(path: Path, errors: list[str]) -> None:
+    endings = ("", "-wal", "-shm")
+    for ending in endings:
+        path.with_name(path.name + ending).write_text(f"damaged{ending}")
+    opening.set_aside(path, "for a test")
+    first = aside(path.parent)[0]
+    assert aside(path.parent) == sorted(first + ending for ending in endings)
+    assert [(path.parent / (first + ending)).read_text() for ending in endings] == [f"damaged{e}" for e in endings]
+    assert [entry.name for entry in path.parent.iterdir() if ".corrupt-" not in entry.name] == []
+    assert len(errors) == 1
+
+
+def test_a_damaged_database_that_others_have_open_is_not_moved_from_under_them(path: Path) -> None:
+    _fill(path)
+    with open_store(path) as store:
+        with path.open("r+b") as file:
+            file.write(b"no database" * 100)
+        with pytest.raises(InternalError, match=r"docfleet\.db is damaged .*Restart"):
+            open_store(path)
+        assert aside(path.parent) == []
+        del store
+
+
+def test_the_log_of_a_killed_process_is_no_damage(path: Path, tmp_path: Path) -> None:
+    with open_store(path) as store:
+        job = accept(store)
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        # What a power cut or SIGKILL leaves: the log was never played into the database.
+        for name in ("docfleet.db", "docfleet.db-wal"):
+            (copy / name).write_bytes((tmp_path / name).read_bytes())
+    with open_store(copy / "docfleet.db") as after:
+        assert job_of(after, job) == job
+    assert aside(copy) == []
+
+
+# --- durability --------------------------------------------------------------------------------------------------
+
+
+def test_what_must_survive_a_power_cut_is_synced_before_it_returns(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bytes]] = []
+
+    def recording(file: Path) -> None:
+        sync_file(file)
+        synced.append((file.name, file.read_bytes()))
+
+    monkeypatch.setattr(connection, "sync_file", recording)
+
+    def was_synced(act: Callable[[], object]) -> bool:
+        synced.clear()
+        act()
+        # All that was committed lay in the log when the log was synced.
+        return bool(synced) and synced[-1] == ("docfleet.db-wal", path.with_name("docfleet.db-wal").read_bytes())
+
+    assert was_synced(lambda: accept(store))
+    assert not was_synced(lambda: must_claim(store))
+    (lease,) = store.leases()
+    assert was_synced(lambda: store.give_back(lease, cause=LOST, max_attempts=3))
+    claim = must_claim(store)
+    assert not was_synced(lambda: store.beat(claim, 1))
+    assert was_synced(lambda: store.complete(claim, output="r", report=report(3)))
+    assert not was_synced(lambda: store.complete(claim, output="r", report=report(3)))
+    accept(store)
+    failing = must_claim(store)
+    assert was_synced(lambda: store.fail(failing, LOST))
+    assert was_synced(lambda: store.remove(claim.job_id))
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_does_not_exist_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--data-dir"):
+        open_store(tmp_path / "nowhere" / "docfleet.db")
+
+
+def test_a_folder_in_the_databases_place_is_a_configuration_error(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(ConfigurationError, match="--data-dir"):
+        open_store(path)
+
+
+def test_a_full_disk_refuses_the_job_and_harms_nothing(path: Path, store: SqliteStore) -> None:
+    job = accept(store)
+    # SQLite answers a database at its page limit as it answers a full disk.
+    (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
+    store._writer.execute(f"PRAGMA max_page_count = {pages}")
+    plans = [ShardPlan(stage=Stage.PAGES, first_page=page, last_page=page) for page in range(2000)]
+    plans.append(ShardPlan(stage=Stage.DOCUMENT, first_page=0, last_page=1999))
+    with pytest.raises(StorageFull, match="free some"):
+        store.accept(new_job_id(), a_document(2000), ParseOptions(), plans)
+    assert store.totals().queued_jobs == 1
+    assert store.complete(must_claim(store), output="r", report=report(3))
+    assert job_of(store, job).state is JobState.COMPLETED
+
+
+def test_a_lock_held_too_long_is_busy_and_reading_goes_on(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PATIENCE", 0.05)
+    job = accept(store)
+    with closing(opening.connect(path)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Busy) as caught:
+            accept(store)
+        assert caught.value.retry_after
+        assert job_of(store, job) == job
+        assert store.totals().queued_jobs == 1
+        holder.execute("ROLLBACK")
+    accept(store)
+
+
+def test_asking_for_work_in_vain_waits_for_nobody(path: Path, store: SqliteStore) -> None:
+    with closing(opening.connect(path)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        assert store.claim(ME, 0) is None
+        assert store.changed()
+        assert not store.changed()
+
+
+def test_an_exception_within_a_transaction_rolls_it_back(store: SqliteStore) -> None:
+    class Stop(BaseException):
+        pass
+
+    with pytest.raises(Stop), store._writing(durable=True) as transaction:
+        transaction.execute("DELETE FROM counters")
+        raise Stop
+    accept(store)
+    assert store.totals().completed == 0
+
+
+def test_a_closed_store_says_so(path: Path) -> None:
+    store = open_store(path)
+    store.close()
+    store.close()
+    for act in (store.changed, store.totals, lambda: accept(store)):
+        with pytest.raises(InternalError, match="closed"):
+            act()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_store_carried_over_a_fork_is_refused_in_the_child_and_unharmed_in_the_parent(store: SqliteStore) -> None:
+    job = accept(store)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            store.totals()
+        except InternalError:
+            store.close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert must_claim(store).job_id == job.id
+
+
+# --- threads -----------------------------------------------------------------------------------------------------
+
+
+def test_threads_share_one_store_and_no_shard_goes_twice(store: SqliteStore) -> None:
+    accept_cut(store, *((page, page) for page in range(100)))
+    claimed: list[int] = []
+
+    def work() -> None:
+        while claim := store.claim(ME, 0):
+            claimed.append(claim.shard_id)
+            assert store.beat(claim, 1)
+            assert store.complete(claim, output=f"part-{claim.shard_id}", report=report(1))
+            store.changed()
+            store.totals()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # The last page shard may have been under way when the others looked for the document stage.
+    while claim := store.claim(ME, 0):
+        claimed.append(claim.shard_id)
+        assert store.complete(claim, output="document", report=report(100))
+    assert sorted(claimed) == list(range(1, 102))
+    assert store.totals().completed == 1

@@ -1,0 +1,475 @@
+"""What every store must do, whatever it is built on. A new implementation adds itself to `IMPLEMENTATIONS`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docfleet.errors import DocfleetError
+from docfleet.files import new_job_id
+from docfleet.options import Format, Method, ParseOptions, Tier
+from docfleet.records import (
+    Claim,
+    JobState,
+    ProcessIdentity,
+    ShardPlan,
+    ShardState,
+    Stage,
+    WorkerReport,
+    WorkerState,
+)
+from docfleet.store.sqlite import open_store
+from tests.integration.store_house import (
+    LOST,
+    ME,
+    OTHER,
+    Store,
+    a_document,
+    accept,
+    accept_cut,
+    job_of,
+    must_claim,
+    report,
+)
+
+#: How to open a store in a folder. Opened twice, both are handles on the same data, as two processes have them.
+IMPLEMENTATIONS: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: open_store(folder / "docfleet.db")}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def store_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    opened: list[Store] = []
+
+    def factory() -> Store:
+        opened.append(IMPLEMENTATIONS[request.param](tmp_path))
+        return opened[-1]
+
+    yield factory
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(store_factory: Callable[[], Store]) -> Store:
+    return store_factory()
+
+
+# --- accepting ---------------------------------------------------------------------------------------------------
+
+
+def test_an_accepted_job_comes_back_as_it_was_given(store: Store, store_factory: Callable[[], Store]) -> None:
+    options = ParseOptions(tier=Tier.FLASH, method=Method.OCR, end_page_id=7, formats=(Format.HTML, Format.DOCX))
+    document = a_document(9, "报告 – zweite Fassung.pdf")
+    plan = ShardPlan(stage=Stage.WHOLE, first_page=0, last_page=7)
+    before = time.time()
+    job = store.accept(new_job_id(), document, options, [plan])
+    assert (job.state, job.document, job.options) == (JobState.QUEUED, document, options)
+    assert before <= job.created_at <= time.time()
+    assert store_factory().job(job.id) == job
+    (shard,) = store.shards(job.id)
+    assert (shard.job_id, shard.stage, shard.first_page, shard.last_page) == (job.id, Stage.WHOLE, 0, 7)
+    assert (shard.state, shard.attempt, shard.owner) == (ShardState.QUEUED, 0, None)
+
+
+def test_a_file_name_with_half_a_surrogate_pair_is_accepted(store: Store) -> None:
+    plan = ShardPlan(stage=Stage.WHOLE, first_page=0, last_page=0)
+    job = store.accept(new_job_id(), a_document(1, "a\ud800b.pdf"), ParseOptions(), [plan])
+    assert job_of(store, job) == job
+    assert job.document.filename == "a?b.pdf"
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [[], [Stage.PAGES], [Stage.DOCUMENT], [Stage.WHOLE, Stage.WHOLE], [Stage.WHOLE, Stage.DOCUMENT, Stage.PAGES]],
+)
+def test_a_plan_that_could_never_deliver_is_refused_whole(store: Store, stages: list[Stage]) -> None:
+    job_id = new_job_id()
+    with pytest.raises(DocfleetError):
+        store.accept(
+            job_id, a_document(), ParseOptions(), [ShardPlan(stage=s, first_page=0, last_page=2) for s in stages]
+        )
+    assert store.job(job_id) is None
+    assert store.totals().queued_jobs == 0
+
+
+def test_a_taken_id_is_refused_and_the_first_job_stays(store: Store) -> None:
+    job = accept(store)
+    with pytest.raises(DocfleetError):
+        store.accept(job.id, a_document(), ParseOptions(), [ShardPlan(stage=Stage.WHOLE, first_page=0, last_page=0)])
+    assert job_of(store, job) == job
+    assert len(store.shards(job.id)) == 1
+
+
+def test_what_was_never_accepted_is_unknown(store: Store) -> None:
+    job = accept(store)
+    assert store.job("0" * 32) is None
+    assert store.shards("0" * 32) == []
+    many = [f"{number:032x}" for number in range(40_000)]
+    assert store.states([*many, job.id]) == {job.id: JobState.QUEUED}
+    assert store.known([*many, job.id]) == {job.id}
+    assert store.states([]) == {}
+
+
+# --- claiming ----------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_holds_all_that_the_work_needs(store: Store) -> None:
+    job = accept(store, pages=5)
+    before = time.time()
+    claim = store.claim(ME, 3)
+    assert claim is not None
+    assert (claim.job_id, claim.document, claim.options) == (job.id, job.document, job.options)
+    assert (claim.stage, claim.first_page, claim.last_page) == (Stage.WHOLE, 0, 4)
+    assert (claim.attempt, claim.owner, claim.parts) == (1, ME, ())
+    (shard,) = store.leases()
+    assert (shard.id, shard.job_id, shard.owner, shard.worker_index) == (claim.shard_id, job.id, ME, 3)
+    assert shard.state is ShardState.RUNNING
+    assert shard.heartbeat_at == shard.claimed_at is not None
+    running = job_of(store, job)
+    assert running.state is JobState.RUNNING
+    assert running.started_at is not None
+    assert before <= running.started_at <= time.time()
+
+
+def test_an_empty_queue_gives_nothing(store: Store) -> None:
+    assert store.claim(ME, 0) is None
+    accept(store)
+    must_claim(store)
+    assert store.claim(ME, 0) is None
+
+
+def test_shards_come_in_the_order_of_jobs_and_then_of_pages(store: Store) -> None:
+    first = accept_cut(store, (4, 7), (0, 3))
+    second = accept(store)
+    claims = [must_claim(store) for _ in range(3)]
+    assert [(c.job_id, c.first_page) for c in claims] == [(first.id, 0), (first.id, 4), (second.id, 0)]
+    assert store.claim(ME, 0) is None
+
+
+def test_the_document_stage_waits_for_every_page_shard_and_gets_their_outputs_in_page_order(store: Store) -> None:
+    job = accept_cut(store, (0, 1), (2, 3), (4, 4))
+    claims = [must_claim(store) for _ in range(3)]
+    for number, claim in reversed(list(enumerate(claims))):
+        assert store.claim(ME, 0) is None
+        assert store.complete(claim, output=f"part-{number}", report=report(2))
+        assert job_of(store, job).output is None
+    document = must_claim(store)
+    assert (document.stage, document.first_page, document.last_page) == (Stage.DOCUMENT, 0, 4)
+    assert document.parts == ("part-0", "part-1", "part-2")
+    assert [shard.stage for shard in store.shards(job.id)][-1] is Stage.DOCUMENT
+
+
+def test_a_document_stage_that_waits_holds_up_nobody(store: Store) -> None:
+    accept_cut(store, (0, 0))
+    must_claim(store)
+    later = accept(store)
+    assert must_claim(store).job_id == later.id
+
+
+# --- progress ----------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_the_sum_over_the_shards_and_never_goes_back(store: Store) -> None:
+    job = accept_cut(store, (0, 4), (5, 9))
+    one, two = must_claim(store), must_claim(store)
+    assert store.beat(one, 3)
+    assert store.beat(two, 2)
+    assert job_of(store, job).pages_done == 5
+    assert store.beat(one, 1)
+    assert job_of(store, job).pages_done == 5
+    assert store.beat(two, 99)
+    assert job_of(store, job).pages_done == 8
+    (lease, *_) = store.leases()
+    assert store.give_back(lease, cause=LOST, max_attempts=3)
+    again = must_claim(store)
+    assert store.beat(again, 1)
+    assert job_of(store, job).pages_done == 8
+    assert store.complete(again, output="a", report=report(5))
+    assert store.complete(two, output="b", report=report(5))
+    assert job_of(store, job).pages_done == 10
+    document = must_claim(store)
+    assert store.beat(document, 4)
+    assert job_of(store, job).pages_done == 10
+
+
+def test_a_beat_extends_the_lease(store: Store) -> None:
+    accept(store)
+    claim = must_claim(store)
+    (before,) = store.leases()
+    time.sleep(0.01)
+    assert store.beat(claim, 0)
+    (after,) = store.leases()
+    assert after.heartbeat_at is not None
+    assert before.heartbeat_at is not None
+    assert after.heartbeat_at > before.heartbeat_at
+    assert after.claimed_at == before.claimed_at
+
+
+# --- delivering --------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_shard_completes_its_job(store: Store) -> None:
+    job = accept(store)
+    assert store.complete(must_claim(store), output="jobs/x/result-1", report=report(3, warnings=["说明"]))
+    done = job_of(store, job)
+    assert (done.state, done.output, done.pages_done) == (JobState.COMPLETED, "jobs/x/result-1", 3)
+    assert done.report == report(3, warnings=["说明"])
+    assert done.error is None
+    assert done.started_at is not None
+    assert done.finished_at is not None
+    assert done.created_at <= done.started_at <= done.finished_at
+    (shard,) = store.shards(job.id)
+    assert (shard.state, shard.output, shard.finished_at) == (ShardState.DONE, "jobs/x/result-1", done.finished_at)
+    assert store.leases() == []
+
+
+def test_failed_pages_make_a_job_partial(store: Store) -> None:
+    job = accept(store)
+    assert store.complete(must_claim(store), output="r", report=report(2, 1))
+    assert job_of(store, job).state is JobState.PARTIAL
+    totals = store.totals()
+    assert (totals.partial, totals.completed, totals.pages) == (1, 0, 2)
+
+
+def test_only_the_document_shards_result_becomes_the_jobs(store: Store) -> None:
+    job = accept_cut(store, (0, 0), (1, 1))
+    assert store.complete(must_claim(store), output="part-a", report=report(1, 0))
+    assert store.complete(must_claim(store), output="part-b", report=report(1))
+    running = job_of(store, job)
+    assert (running.state, running.output, running.report) == (JobState.RUNNING, None, None)
+    assert store.complete(must_claim(store), output="result", report=report(2))
+    done = job_of(store, job)
+    assert (done.state, done.output, done.report) == (JobState.COMPLETED, "result", report(2))
+
+
+def test_a_failed_shard_fails_its_job_and_takes_the_others_with_it(store: Store) -> None:
+    job = accept_cut(store, (0, 0), (1, 1), (2, 2))
+    one, two = must_claim(store), must_claim(store, OTHER)
+    error = {"code": "broken_document", "message": "Page 1 cannot be read.", "retryable": False}
+    assert store.fail(one, error)
+    failed = job_of(store, job)
+    assert (failed.state, failed.error, failed.output) == (JobState.FAILED, error, None)
+    assert failed.finished_at is not None
+    assert {shard.state for shard in store.shards(job.id)} == {ShardState.FAILED}
+    assert not store.beat(two, 1)
+    assert not store.complete(two, output="late", report=report(1))
+    assert not store.fail(two, LOST)
+    assert store.claim(ME, 0) is None
+    assert job_of(store, job) == failed
+    assert store.totals().failed == 1
+
+
+# --- leases ------------------------------------------------------------------------------------------------------
+
+
+def _after_a_second_attempt(store: Store) -> Claim:
+    """Return the newest claim of a shard whose first lease was given back and claimed again."""
+    (lease,) = store.leases()
+    assert store.give_back(lease, cause=LOST, max_attempts=3)
+    return must_claim(store, OTHER)
+
+
+def test_the_holder_of_an_old_lease_changes_nothing(store: Store) -> None:
+    job = accept(store)
+    stale = must_claim(store)
+    newest = _after_a_second_attempt(store)
+    assert (newest.shard_id, newest.attempt, newest.owner) == (stale.shard_id, 2, OTHER)
+    before = store.shards(job.id)
+    # The same process may come by the shard again: the attempt tells its two leases apart.
+    for old in (stale, replace(stale, owner=OTHER)):
+        assert not store.beat(old, 2)
+        assert not store.complete(old, output="stale", report=report(3))
+        assert not store.fail(old, LOST)
+    (lease,) = store.leases()
+    assert not store.give_back(replace(lease, attempt=1), cause=LOST, max_attempts=3)
+    assert not store.give_back(replace(lease, owner=ME), cause=LOST, max_attempts=3)
+    assert store.shards(job.id) == before
+    assert store.complete(newest, output="newest", report=report(3))
+    assert not store.complete(newest, output="twice", report=report(3))
+    assert job_of(store, job).output == "newest"
+    assert store.totals().completed == 1
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [ProcessIdentity(pid=100, started=2), ProcessIdentity(pid=101, started=1)],
+    ids=["pid given out again", "another process"],
+)
+def test_a_lease_belongs_to_one_process(store: Store, owner: ProcessIdentity) -> None:
+    accept(store)
+    stolen = replace(must_claim(store), owner=owner)
+    assert not store.beat(stolen, 1)
+    assert not store.complete(stolen, output="x", report=report(3))
+    assert not store.fail(stolen, LOST)
+    assert len(store.leases()) == 1
+
+
+def test_a_lease_given_back_is_queued_again_in_its_old_place(store: Store) -> None:
+    first = accept(store)
+    accept(store)
+    must_claim(store)
+    (lease,) = store.leases()
+    assert store.give_back(lease, cause=LOST, max_attempts=2)
+    (shard,) = store.shards(first.id)
+    assert (shard.state, shard.owner, shard.heartbeat_at) == (ShardState.QUEUED, None, None)
+    assert (shard.attempt, shard.error) == (1, LOST)
+    assert store.totals().retries == 1
+    assert must_claim(store).job_id == first.id
+    assert not store.give_back(lease, cause=LOST, max_attempts=2)
+
+
+def test_the_last_attempt_fails_the_job_with_the_cause(store: Store) -> None:
+    job = accept(store)
+    for attempt in (1, 2):
+        assert must_claim(store).attempt == attempt
+        (lease,) = store.leases()
+        assert store.give_back(lease, cause=LOST, max_attempts=2)
+    failed = job_of(store, job)
+    assert (failed.state, failed.error) == (JobState.FAILED, LOST)
+    assert store.claim(ME, 0) is None
+    assert store.leases() == []
+    totals = store.totals()
+    assert (totals.failed, totals.retries) == (1, 1)
+
+
+def test_a_lease_that_ended_by_itself_is_not_given_back(store: Store) -> None:
+    job = accept(store)
+    claim = must_claim(store)
+    (lease,) = store.leases()
+    assert store.complete(claim, output="r", report=report(3))
+    assert not store.give_back(lease, cause=LOST, max_attempts=1)
+    assert job_of(store, job).state is JobState.COMPLETED
+    (shard,) = store.shards(job.id)
+    assert not store.give_back(shard, cause=LOST, max_attempts=1)
+
+
+def test_removing_a_job_ends_its_leases_and_its_shard_ids_never_return(store: Store) -> None:
+    job = accept(store)
+    claim = must_claim(store)
+    store.remove(job.id)
+    assert store.job(job.id) is None
+    assert store.shards(job.id) == []
+    assert store.leases() == []
+    accept(store)
+    assert must_claim(store).shard_id != claim.shard_id
+    assert not store.beat(claim, 1)
+    assert not store.complete(claim, output="r", report=report(3))
+    store.remove(job.id)
+
+
+# --- workers -----------------------------------------------------------------------------------------------------
+
+
+def a_worker(slot: int, identity: ProcessIdentity = ME, **more: Any) -> WorkerReport:
+    given = {"device": "cpu", "state": WorkerState.READY, "heartbeat_at": 50.0, "started_at": 40.0, **more}
+    return WorkerReport(slot=slot, identity=identity, **given)
+
+
+def test_the_newest_report_of_each_slot_is_kept(store: Store, store_factory: Callable[[], Store]) -> None:
+    full = a_worker(0, detail="模型", shard_id=7, documents_done=3, pages_done=40, rss=2**33)
+    store.announce(a_worker(1))
+    store.announce(a_worker(0, state=WorkerState.LOADING))
+    store.announce(full)
+    store.announce(a_worker(1, OTHER))
+    assert store_factory().workers() == [full, a_worker(1, OTHER)]
+
+
+def test_a_report_without_a_time_counts_as_of_now(store: Store) -> None:
+    before = time.time()
+    store.announce(a_worker(0, heartbeat_at=0.0))
+    (worker,) = store.workers()
+    assert before <= worker.heartbeat_at <= time.time()
+
+
+def test_a_worker_is_retired_unless_a_newer_process_has_its_slot(store: Store) -> None:
+    store.announce(a_worker(0, shard_id=4))
+    store.retire(0, OTHER, "not the one")
+    assert store.workers() == [a_worker(0, shard_id=4)]
+    store.retire(0, ME, "killed")
+    assert store.workers() == [a_worker(0, state=WorkerState.GONE, detail="killed")]
+    store.announce(a_worker(0, OTHER))
+    store.retire(0, ME, "killed")
+    assert store.workers() == [a_worker(0, OTHER)]
+    store.retire(9, ME, "no such slot")
+
+
+# --- counts and retention ----------------------------------------------------------------------------------------
+
+
+def test_totals_tell_the_work_at_hand_and_outlive_the_jobs(store: Store, store_factory: Callable[[], Store]) -> None:
+    done, cut = accept(store, pages=3), accept_cut(store, (0, 3), (4, 9))
+    accept(store, pages=5)
+    assert (store.totals().queued_jobs, store.totals().queued_pages) == (3, 3 + 10 + 5)
+    assert store.complete(must_claim(store), output="r", report=report(3))
+    must_claim(store)
+    totals = store.totals()
+    assert (totals.queued_jobs, totals.running_jobs, totals.queued_pages) == (1, 1, 6 + 5)
+    assert (totals.completed, totals.partial, totals.failed, totals.pages) == (1, 0, 0, 3)
+    store.remove(done.id)
+    store.remove(cut.id)
+    totals = store_factory().totals()
+    assert (totals.completed, totals.pages, totals.running_jobs, totals.queued_pages) == (1, 3, 0, 5)
+
+
+def test_speed_counts_every_page_once_and_outlives_the_jobs(store: Store) -> None:
+    assert store.totals().pages_per_second == 0
+    job = accept_cut(store, (0, 3), (4, 5))
+    for output in ("a", "b", "document"):
+        assert store.complete(must_claim(store), output=output, report=report(6))
+    whole = accept(store, pages=6)
+    assert store.complete(must_claim(store), output="r", report=report(6))
+    store.remove(job.id)
+    store.remove(whole.id)
+    assert store.totals().pages_per_second == pytest.approx(12 / 60)
+
+
+def test_ended_jobs_are_listed_oldest_first(store: Store) -> None:
+    jobs = [accept(store) for _ in range(4)]
+    claims = [must_claim(store) for _ in range(3)]
+    assert store.complete(claims[1], output="r", report=report(3))
+    assert store.fail(claims[0], LOST)
+    assert store.complete(claims[2], output="r", report=report(2, 1))
+    later = time.time() + 1
+    assert store.finished_before(later, 10) == [jobs[1].id, jobs[0].id, jobs[2].id]
+    assert store.finished_before(later, 2) == [jobs[1].id, jobs[0].id]
+    first_end = job_of(store, jobs[1]).finished_at
+    assert first_end is not None
+    assert store.finished_before(first_end, 10) == []
+
+
+# --- changes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_change_is_seen_once_whoever_made_it(store: Store, store_factory: Callable[[], Store]) -> None:
+    other = store_factory()
+    store.changed()
+    assert not store.changed()
+    accept(other)
+    assert store.changed()
+    assert not store.changed()
+    accept(store)
+    assert store.changed()
+    assert not store.changed()
+
+
+def test_asking_for_work_in_vain_is_no_change(store: Store, store_factory: Callable[[], Store]) -> None:
+    watcher = store_factory()
+    accept_cut(store, (0, 0))
+    stale = must_claim(store)
+    store.remove(stale.job_id)
+    watcher.changed()
+    assert store.claim(ME, 0) is None
+    assert not store.beat(stale, 1)
+    assert not store.complete(stale, output="x", report=report(1))
+    store.totals()
+    assert not watcher.changed()
+
+
+def test_work_that_waits_at_the_opening_is_noticed(store: Store, store_factory: Callable[[], Store]) -> None:
+    accept(store)
+    assert store_factory().changed()

@@ -1,0 +1,232 @@
+"""Jobs and shards under any order of events, compared step by step with a model of a few lines."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+
+from docfleet.records import Claim, JobState, ProcessIdentity, ShardState, Stage
+from docfleet.store.sqlite import open_store
+from tests.integration.store_house import LOST, accept, accept_cut, report
+
+MAX_ATTEMPTS = 3
+WORKERS = tuple(ProcessIdentity(pid=pid, started=1) for pid in (1, 2, 3))
+
+
+@dataclass
+class ModelShard:
+    stage: Stage
+    pages: int
+    state: ShardState = ShardState.QUEUED
+    attempt: int = 0
+    owner: ProcessIdentity | None = None
+    pages_done: int = 0
+    output: str | None = None
+
+
+@dataclass
+class ModelJob:
+    shards: list[ModelShard]
+    state: JobState = JobState.QUEUED
+    pages_done: int = 0
+    output: str | None = None
+
+    def claimable(self) -> list[ModelShard]:
+        parts_done = all(shard.state is ShardState.DONE for shard in self.shards if shard.stage is Stage.PAGES)
+        return [
+            shard
+            for shard in self.shards
+            if shard.state is ShardState.QUEUED and (shard.stage is not Stage.DOCUMENT or parts_done)
+        ]
+
+    def advance(self) -> None:
+        done = sum(shard.pages_done for shard in self.shards if shard.stage is not Stage.DOCUMENT)
+        self.pages_done = max(self.pages_done, done)
+
+    def fail(self) -> None:
+        self.state = JobState.FAILED
+        for shard in self.shards:
+            if shard.state in (ShardState.QUEUED, ShardState.RUNNING):
+                shard.state = ShardState.FAILED
+
+
+@dataclass
+class Counts:
+    completed: int = 0
+    partial: int = 0
+    failed: int = 0
+    pages: int = 0
+    retries: int = 0
+
+
+@dataclass
+class Model:
+    #: In the order of arrival.
+    jobs: dict[str, ModelJob] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+
+    def held(self, claim: Claim, shard_ids: dict[int, ModelShard]) -> ModelShard | None:
+        shard = shard_ids.get(claim.shard_id)
+        if claim.job_id not in self.jobs or shard is None or shard.state is not ShardState.RUNNING:
+            return None
+        return shard if (shard.attempt, shard.owner) == (claim.attempt, claim.owner) else None
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Every rule does one thing to the store and to the model; every invariant compares them."""
+
+    jobs = Bundle("jobs")
+    claims = Bundle("claims")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        path = Path(self.folder.name) / "docfleet.db"
+        # The doors and the workers of the server are different processes: two handles.
+        self.doors, self.worker = open_store(path), open_store(path)
+        self.model = Model()
+        self.by_id: dict[int, ModelShard] = {}
+
+    def teardown(self) -> None:
+        self.doors.close()
+        self.worker.close()
+        self.folder.cleanup()
+
+    def _enter(self, job_id: str, shards: list[ModelShard]) -> str:
+        self.model.jobs[job_id] = ModelJob(shards)
+        self.by_id |= dict(zip((shard.id for shard in self.doors.shards(job_id)), shards, strict=True))
+        return job_id
+
+    @rule(target=jobs, pages=st.integers(1, 4))
+    def accept_whole(self, pages: int) -> str:
+        return self._enter(accept(self.doors, pages=pages).id, [ModelShard(Stage.WHOLE, pages)])
+
+    @rule(target=jobs, sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    def accept_cut(self, sizes: list[int]) -> str:
+        starts = [sum(sizes[:index]) for index in range(len(sizes))]
+        job = accept_cut(self.doors, *((start, start + size - 1) for start, size in zip(starts, sizes, strict=True)))
+        parts = [ModelShard(Stage.PAGES, size) for size in sizes]
+        return self._enter(job.id, [*parts, ModelShard(Stage.DOCUMENT, sum(sizes))])
+
+    @rule(target=claims, owner=st.sampled_from(WORKERS))
+    def claim(self, owner: ProcessIdentity):
+        claim = self.worker.claim(owner, owner.pid)
+        waiting = [(job_id, shard) for job_id, job in self.model.jobs.items() for shard in job.claimable()]
+        if not waiting:
+            assert claim is None
+            return multiple()
+        job_id, shard = waiting[0]
+        assert claim is not None
+        assert claim.job_id == job_id
+        assert self.by_id[claim.shard_id] is shard
+        job = self.model.jobs[job_id]
+        if job.state is JobState.QUEUED:
+            job.state = JobState.RUNNING
+        shard.state, shard.owner, shard.pages_done = ShardState.RUNNING, owner, 0
+        shard.attempt += 1
+        assert claim.attempt == shard.attempt
+        parts = [part.output for part in job.shards if part.stage is Stage.PAGES]
+        assert claim.parts == (tuple(parts) if shard.stage is Stage.DOCUMENT else ())
+        return claim
+
+    @rule(claim=claims, pages=st.integers(0, 10))
+    def beat(self, claim: Claim, pages: int) -> None:
+        shard = self.model.held(claim, self.by_id)
+        assert self.worker.beat(claim, pages) is (shard is not None)
+        if shard is not None:
+            shard.pages_done = max(shard.pages_done, min(pages, shard.pages))
+            self.model.jobs[claim.job_id].advance()
+
+    @rule(claim=claims, failed=st.integers(0, 1))
+    def complete(self, claim: Claim, failed: int) -> None:
+        shard = self.model.held(claim, self.by_id)
+        output = f"{claim.shard_id}-{claim.attempt}"
+        told = report(1, *range(failed))
+        assert self.worker.complete(claim, output=output, report=told) is (shard is not None)
+        if shard is None:
+            return
+        job, counts = self.model.jobs[claim.job_id], self.model.counts
+        shard.state, shard.output, shard.pages_done = ShardState.DONE, output, shard.pages
+        job.advance()
+        if shard.stage is not Stage.PAGES:
+            job.output = output
+            job.state = JobState.PARTIAL if failed else JobState.COMPLETED
+            counts.partial += failed
+            counts.completed += 1 - failed
+            counts.pages += shard.pages - failed
+
+    @rule(claim=claims)
+    def fail(self, claim: Claim) -> None:
+        shard = self.model.held(claim, self.by_id)
+        assert self.worker.fail(claim, LOST) is (shard is not None)
+        if shard is not None:
+            self.model.jobs[claim.job_id].fail()
+            self.model.counts.failed += 1
+
+    @rule(pick=st.integers(0, 5))
+    def worker_dies(self, pick: int) -> None:
+        leases = self.doors.leases()
+        if not leases:
+            return
+        lease = leases[pick % len(leases)]
+        assert self.doors.give_back(lease, cause=LOST, max_attempts=MAX_ATTEMPTS)
+        assert not self.doors.give_back(lease, cause=LOST, max_attempts=MAX_ATTEMPTS)
+        shard = self.by_id[lease.id]
+        if shard.attempt >= MAX_ATTEMPTS:
+            self.model.jobs[lease.job_id].fail()
+            self.model.counts.failed += 1
+        else:
+            shard.state, shard.owner, shard.pages_done = ShardState.QUEUED, None, 0
+            self.model.counts.retries += 1
+
+    @rule(job_id=jobs)
+    def remove(self, job_id: str) -> None:
+        self.doors.remove(job_id)
+        self.model.jobs.pop(job_id, None)
+
+    @invariant()
+    def the_store_agrees_with_the_model(self) -> None:
+        for job_id, expected in self.model.jobs.items():
+            job = self.doors.job(job_id)
+            assert job is not None
+            assert (job.state, job.pages_done, job.output) == (expected.state, expected.pages_done, expected.output)
+            assert (job.finished_at is not None) is job.state.final
+            found = [(s.stage, s.state, s.attempt, s.output) for s in self.doors.shards(job_id)]
+            assert found == [(s.stage, s.state, s.attempt, s.output) for s in expected.shards]
+
+    @invariant()
+    def the_totals_agree(self) -> None:
+        totals, counts = self.doors.totals(), self.model.counts
+        found = Counts(totals.completed, totals.partial, totals.failed, totals.pages, totals.retries)
+        assert found == counts
+        states = [job.state for job in self.model.jobs.values()]
+        assert totals.queued_jobs == states.count(JobState.QUEUED)
+        assert totals.running_jobs == states.count(JobState.RUNNING)
+        assert totals.queued_pages == sum(
+            shard.pages
+            for job in self.model.jobs.values()
+            for shard in job.shards
+            if shard.state is ShardState.QUEUED and shard.stage is not Stage.DOCUMENT
+        )
+
+    @invariant()
+    def leases_are_of_live_jobs_only(self) -> None:
+        running = [
+            shard for job in self.model.jobs.values() for shard in job.shards if shard.state is ShardState.RUNNING
+        ]
+        assert [self.by_id[lease.id] for lease in self.doors.leases()] == running
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from docfleet.errors import InvalidOption, InvalidPageRange
+from docfleet.options import DEFAULT_FORMATS, Format, Method, ParseOptions, Tier, parse_options, tier_of_backend
+
+
+@pytest.mark.parametrize(
+    ("word", "tier"),
+    [
+        ("pipeline", Tier.BASIC),
+        ("hybrid-auto-engine", Tier.STANDARD),
+        ("vlm-vllm-async-engine", Tier.ADVANCED),
+        ("vlm-http-client", Tier.ADVANCED),
+        ("flash", Tier.FLASH),
+        ("AUTO", Tier.AUTO),
+        ("", Tier.AUTO),
+    ],
+)
+def test_backend_words_of_every_mineru_version_are_mapped(word: str, tier: Tier) -> None:
+    assert tier_of_backend(word) is tier
+
+
+def test_a_tier_wins_over_a_backend() -> None:
+    assert parse_options({"backend": "pipeline", "tier": "flash"}).wanted_tier is Tier.FLASH
+
+
+def test_form_fields_are_understood_as_older_clients_write_them() -> None:
+    options = parse_options(
+        {
+            "formula_enable": "True",
+            "table_enable": "false",
+            "start_page_id": "",
+            "end_page_id": "99999",
+            "server_url": "",
+            "lang": "ch",
+            "method": "ocr",
+            "formats": "markdown, html",
+        }
+    )
+    assert options == ParseOptions(
+        table_enable=False, lang="ch", method=Method.OCR, formats=(Format.MARKDOWN, Format.HTML)
+    )
+
+
+def test_formats_may_be_a_json_list_in_a_form_field() -> None:
+    assert parse_options({"formats": '["docx", "docx"]'}).formats == (Format.DOCX,)
+    assert parse_options({}).formats == DEFAULT_FORMATS
+
+
+@pytest.mark.parametrize(
+    ("raw", "word"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"tier": "turbo"}, "tier"),
+        ({"backend": "tesseract"}, "backend"),
+        ({"start_page_id": -1}, "start_page_id"),
+        ({"start_page_id": 3, "end_page_id": 2}, "end_page_id"),
+        ({"formats": []}, "formats"),
+        ({"formats": "pdf"}, "formats"),
+        ({"formats": "[1"}, "formats|options"),
+        ({"formula_enable": "perhaps"}, "formula_enable"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(raw: dict[str, Any], word: str) -> None:
+    with pytest.raises(InvalidOption, match=word):
+        parse_options(raw)
+
+
+def test_a_range_is_clamped_at_the_end_and_refused_beyond_it() -> None:
+    assert parse_options({"start_page_id": 2, "end_page_id": 50}).page_range(10) == (2, 9)
+    assert parse_options({}).page_range(10) == (0, 9)
+    with pytest.raises(InvalidPageRange, match="10 page"):
+        parse_options({"start_page_id": 10}).page_range(10)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*ParseOptions.model_fields, "other"]),
+        st.one_of(st.none(), st.text(max_size=12), st.integers(), st.booleans(), st.lists(st.text(max_size=5))),
+    )
+)
+def test_any_json_gives_options_or_a_clear_refusal(raw: dict[str, Any]) -> None:
+    try:
+        options = parse_options(raw)
+    except InvalidOption as exc:
+        assert exc.message
+    else:
+        assert ParseOptions.model_validate_json(options.model_dump_json()) == options
