@@ -18,12 +18,13 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import aiohttp
 
 from client import mineru_parse_async
-from docfleet.documents.pdf import page_count
+from docfleet.documents.inspection import inspect
 from tests.serving import running, wait_ready
 
 _ENVIRONMENT = {"MINERU_MODEL_SOURCE": "local", "MINERU_PDF_RENDER_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -45,12 +46,13 @@ class Pool:
     """The bare pool, kept warm between rounds."""
 
     def __init__(self, workers: int, warm: str) -> None:
-        self._pool = multiprocessing.get_context("spawn").Pool(workers, initializer=prepare)
-        self._pool.map(parse_bare, [warm] * workers, chunksize=1)
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=prepare)
+        list(self._pool.map(parse_bare, [warm] * workers))
 
     def round(self, paths: list[str]) -> float:
         started = time.perf_counter()
-        for _ in self._pool.imap_unordered(parse_bare, paths, chunksize=1):
+        for _ in self._pool.map(parse_bare, paths):
             pass
         return time.perf_counter() - started
 
@@ -77,7 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     paths = list(itertools.islice(itertools.cycle(args.documents), args.copies))
-    pages = sum(page_count(Path(path)) for path in paths)
+    pages = sum(inspect(Path(path), Path(path).name).pages for path in paths)
     print(f"{len(paths)} documents, {pages} pages, {args.workers} workers, concurrency {args.concurrency}")
 
     pool = Pool(args.workers, args.documents[0])

@@ -148,6 +148,25 @@ class Pdf:
                 drawings=sum(kind == pdfium_c.FPDF_PAGEOBJ_PATH for kind, _ in kinds),
             )
 
+    def image_dpi(self, page: int) -> float:
+        """Return the finest resolution of the pictures on a page, in pixels an inch; 0 where there are none.
+
+        Raises:
+            BrokenDocument: the page cannot be opened.
+        """
+        finest = 0.0
+        with self._page(page) as opened:
+            for item in opened.get_objects(filter=[_IMAGE], max_depth=4):
+                box = _bounds(item)
+                try:
+                    wide, high = item.get_px_size()
+                except pypdfium2.PdfiumError:
+                    continue
+                if box and box[2] > box[0] and box[3] > box[1]:
+                    # The longer sides belong together, whichever way the picture lies.
+                    finest = max(finest, max(wide, high) / max(box[2] - box[0], box[3] - box[1]) * _POINTS_PER_INCH)
+        return finest
+
     def render(self, page: int, dpi: float, max_pixels: int) -> Pixels:
         """Draw a page, with its form fields, upon white.
 

@@ -29,6 +29,8 @@ _RULE_WIDTH = 0.7
 #: Stands for characters that the font has no shape for.
 _STAND_IN = "\u25a1"
 _EM = 1000.0
+#: Where the baseline lies in a line, as a share of the type's size from its top.
+_BASELINE = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +144,7 @@ class PdfWriter:
         left, top, right, bottom = run.box
         length, depth = (right - left, bottom - top) if run.turned in (0, 180) else (bottom - top, right - left)
         stretch = length / natural
-        # The baseline lies so that ascent and descent (0.88 and 0.12 of the size in CJK fonts) are centred in the box.
-        drop = (depth - run.size) / 2 + 0.88 * run.size
+        drop = (depth - run.size) / 2 + _BASELINE * run.size
         x, y = {
             0: (left, height - top - drop),
             90: (right - drop, height - top),

@@ -31,7 +31,7 @@ from docfleet.web.waiting import JobWatch
 _Handler = Callable[[int, FrameType | None], None]
 
 #: Seconds between two looks at the leases: how long a dead worker's document waits for its second attempt.
-_LEASE_INTERVAL = 0.25
+_LEASE_INTERVAL = 0.5
 _RETENTION_INTERVAL = 60.0
 #: Seconds before the end of the grace time at which requests that still wait are told where their job is.
 _LAST_WORD = 1.0

@@ -89,18 +89,16 @@ class Base64Stream:
         return data
 
     def _without_header(self, data: bytes) -> bytes:
-        head = (self._head or b"") + data
-        self._head = head = head.lstrip(_BLANKS)
+        self._head = head = ((self._head or b"") + data).lstrip(_BLANKS)
         if len(head) < len(_SCHEME):
             return b""
         if head[: len(_SCHEME)].lower() != _SCHEME:
             self._head = None
             return head
         header, comma, rest = head.partition(b",")
+        if len(header) > _LONGEST_HEADER:
+            raise _refusal("a data URL has a comma before its data")
         if not comma:
-            if len(head) > _LONGEST_HEADER:
-                raise _refusal("a data URL has a comma before its data")
-            self._head = head
             return b""
         if not header.lower().endswith(b";base64"):
             raise _refusal("of data URLs only those in base64 are read")

@@ -111,11 +111,15 @@ class _Child:
         self._arguments = (str(memory), str(timeout))
         self._timeout = timeout
         self._process: asyncio.subprocess.Process | None = None
+        #: Ends of processes whose callers were cancelled and could not wait for them.
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def start(self) -> asyncio.subprocess.Process:
         """Return the running process."""
         if self._process is not None and self._process.returncode is None:
             return self._process
+        if self._process is not None:
+            await self._end(self._process)
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["PYTHONPATH"] = _PROJECT
         self._process = process = await asyncio.create_subprocess_exec(
@@ -137,7 +141,7 @@ class _Child:
                 "The process that looks at documents does not start; the server's log says why."
             ) from exc
         except BaseException:
-            self._kill(process)
+            self._abandon(process)
             raise
         return process
 
@@ -164,21 +168,20 @@ class _Child:
             raise
         except BaseException:
             # Cancelled: the answer under way must not be taken for the next request's.
-            self._kill(process)
-            self._process = None
+            self._abandon(process)
             raise
 
     async def close(self) -> None:
         """Tell the process to leave; kill it if it does not."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        process.stdin.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LEAVE_SECONDS):
-                await process.wait()
-        await self._end(process)
+        process = self._process
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LEAVE_SECONDS):
+                    await process.wait()
+            await self._end(process)
+        await asyncio.gather(*self._endings)
 
     async def _line(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
         assert process.stdout is not None
@@ -189,12 +192,20 @@ class _Child:
         return answer
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
-        self._kill(process)
-        await process.wait()
         if self._process is process:
             self._process = None
-
-    def _kill(self, process: asyncio.subprocess.Process) -> None:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+        await process.wait()
+        # Its pipes are closed once the end of its output was seen; the loop may end right after this.
+        assert process.stdout is not None
+        # A request that still waits for its answer sees the end, and comes here too.
+        with contextlib.suppress(RuntimeError):
+            await process.stdout.read()
+
+    def _abandon(self, process: asyncio.subprocess.Process) -> None:
+        self._process = None
+        ending = asyncio.ensure_future(self._end(process))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)

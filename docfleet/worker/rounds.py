@@ -14,8 +14,12 @@ from docfleet.store.interface import Claims
 from docfleet.worker.bench import Bench, Outcome, Work
 from docfleet.worker.heart import Heart, LeaseLost
 
-#: Seconds between two looks for new work. A look costs microseconds: it takes no lock.
-LOOK_INTERVAL = 0.01
+#: Seconds between two looks for new work: soon after the last, and later on. A look takes no lock and costs
+#: microseconds; waking up for it is what an idle machine would notice.
+LOOK_INTERVAL = 0.005
+IDLE_LOOK_INTERVAL = 0.05
+#: Seconds without work after which a worker counts as idle.
+IDLE_AFTER = 5.0
 #: Seconds after which a look is taken even if nobody seems to have written.
 LOOK_ANYWAY = 1.0
 
@@ -46,15 +50,18 @@ class Rounds:
         self._owner = owner
         self._slot = slot
         self._looked_at = 0.0
+        self._worked_at = 0.0
 
     def serve(self, steps: Steps) -> None:
         """Work for ever."""
         while True:
             claim = self._next()
             if claim is None:
-                time.sleep(LOOK_INTERVAL)
+                idle = time.monotonic() - self._worked_at > IDLE_AFTER
+                time.sleep(IDLE_LOOK_INTERVAL if idle else LOOK_INTERVAL)
             else:
                 self._work(steps, claim)
+                self._worked_at = time.monotonic()
 
     def _next(self) -> Claim | None:
         now = time.monotonic()

@@ -62,7 +62,7 @@ def cut_out(pixels: Pixels, quad: Floats) -> Pixels:
             return plain
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     matrix = cv2.getPerspectiveTransform(quad.astype(np.float32), corners)
-    flat: Pixels = cv2.warpPerspective(pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)  # type: ignore[assignment]
+    flat: Pixels = cv2.warpPerspective(pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
     return flat
 
 

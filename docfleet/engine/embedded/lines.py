@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from docfleet.engine.embedded.detection import cut_out
 from docfleet.engine.embedded.orientation import sides
+from docfleet.engine.embedded.typography import Print, find_print, type_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,7 @@ _PILOTS = 5
 _DOUBTFUL = 0.9
 #: Below, a box holds no text; what lies there is left to the pictures.
 _MIN_CONFIDENCE = 0.5
-_MIN_CONFIDENCE_ONE = 0.75
+_MIN_CONFIDENCE_ONE = 0.6
 _TALL = 1.5
 #: A hole of this many line heights within a line parts it (columns of a table that the detector took for one line).
 _HOLE = 1.6
@@ -44,6 +45,8 @@ class Line:
     text: str
     confidence: float
     box: PixelBox
+    #: Size of its type in pixels.
+    size: float
     #: Degrees clockwise: 0 reads to the right, 90 down, 270 up.
     turned: int = 0
 
@@ -69,11 +72,11 @@ def read_lines(networks: Networks, pixels: Pixels, quads: Floats) -> list[Line]:
             continue
         box = _bounds(quads[index])
         reading = _read(networks, crop, squeeze)
+        turned = 0
         if heights[index] > widths[index] * _TALL and reading.confidence < _DOUBTFUL:
             turned, reading = _read_turned(networks, crop, reading)
-            lines += _kept(reading, box, turned)
-        else:
-            lines += [part for line in _kept(reading, box, 0) for part in _parted(line, reading)]
+            crop = np.rot90(crop, turned // 90)
+        lines += _kept(reading, crop, box, turned)
     return lines
 
 
@@ -113,12 +116,25 @@ def _read_turned(networks: Networks, crop: Pixels, upright: Reading) -> tuple[in
     return best
 
 
-def _kept(reading: Reading, box: PixelBox, turned: int) -> list[Line]:
+def _kept(reading: Reading, crop: Pixels, box: PixelBox, turned: int) -> list[Line]:
     text = reading.text.strip()
     needed = _MIN_CONFIDENCE if len(text) > 1 else _MIN_CONFIDENCE_ONE
     if not text or reading.confidence < needed:
         return []
-    return [Line(text=text, confidence=round(reading.confidence, 3), box=box, turned=turned)]
+    found = find_print(crop)
+    size = type_size(float(crop.shape[0]), found, text)
+    line = Line(text=text, confidence=round(reading.confidence, 3), box=box, size=size, turned=turned)
+    if turned:
+        return [line]
+    return [_trimmed(part, found, box) for part in _parted(line, reading)]
+
+
+def _trimmed(line: Line, found: Print | None, box: PixelBox) -> Line:
+    """Take off the margin that the detector leaves at both ends: it would bridge the gap between two columns."""
+    if found is None:
+        return line
+    left, right = max(line.box[0], box[0] + found.left), min(line.box[2], box[0] + found.right)
+    return replace(line, box=(left, line.box[1], right, line.box[3])) if right - left > 1 else line
 
 
 def _parted(line: Line, reading: Reading) -> list[Line]:
@@ -126,7 +142,6 @@ def _parted(line: Line, reading: Reading) -> list[Line]:
     left, top, right, bottom = line.box
     width, height = right - left, bottom - top
     marks = [(char, left + at * width) for char, at in zip(reading.text, reading.positions, strict=True)]
-    marks = [(char, at) for char, at in marks]
     groups: list[list[tuple[str, float]]] = [[]]
     previous: float | None = None
     for char, at in marks:

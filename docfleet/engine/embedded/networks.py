@@ -97,7 +97,7 @@ class Networks:
         target = max(_REC_HEIGHT // 2, math.ceil(width * _REC_HEIGHT / height * squeeze))
         target = min(target, _MAX_LINE_WIDTH)
         shrinks = height > _REC_HEIGHT
-        scaled = cv2.resize(line, (target, _REC_HEIGHT), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        scaled = cv2.resize(line, (target, _REC_HEIGHT), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         return self._decode(_run(self._rec, _blob(scaled))[0])
 
     def upside_down(self, line: Pixels) -> float:

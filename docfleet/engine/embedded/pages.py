@@ -10,9 +10,9 @@ from loguru import logger
 
 from docfleet.documents.images import read_frame
 from docfleet.documents.pdf import PageFacts, Pdf, open_pdf
-from docfleet.engine.embedded.lines import Line
 from docfleet.engine.embedded.parts import Box, LineRecord, PageRecord, PageState, PartWriter, PictureRecord
 from docfleet.engine.embedded.reading import PageReading, read_page
+from docfleet.engine.embedded.typography import alike_sizes
 from docfleet.engine.interface import ParseRequest, Progress
 from docfleet.engine.mineru.documents import page_methods
 from docfleet.errors import BrokenDocument, DocfleetError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 #: Resolution at which a page is drawn to be read, and the bound for pages of absurd size (A2 at 200 dpi).
 _DPI = 200.0
+_COARSEST_DPI = 72.0
 _MAX_PIXELS = 16_000_000
 #: A picture that does not say how large it is on paper is taken for a page this long, in points (A4).
 _PAGE_LENGTH = 842.0
@@ -38,10 +39,6 @@ _STAMP_CHARS = 500
 _ASIDE_SHARE = 0.5
 _ASIDE_DRAWINGS = 150
 _UNUSABLE_SHARE = 0.05
-#: A line's box is that much higher than its type.
-_TYPE_SHARE = 0.82
-#: Heights of boxes stray by this share between lines of one type.
-_STRAY = 0.12
 _JPEG_QUALITY = 90
 
 
@@ -79,10 +76,16 @@ class PageSource:
             DocfleetError: the page cannot be drawn.
         """
         if self._pdf is not None:
-            pixels = self._pdf.render(page, _DPI, _MAX_PIXELS)
+            pixels = self._pdf.render(page, self._dpi(page), _MAX_PIXELS)
             return pixels, self._pdf.size(page)[1] / pixels.shape[0]
         frame = read_frame(self._request.source, page, _MAX_PIXELS)
         return frame.pixels, 72.0 / frame.dpi if frame.dpi else _PAGE_LENGTH / max(frame.pixels.shape[:2])
+
+    def _dpi(self, page: int) -> float:
+        """A scan is drawn no finer than it is: more pixels would show nothing more."""
+        assert self._pdf is not None
+        finest = self._pdf.image_dpi(page) if self._pdf.facts(page).image_share >= _SCAN_SHARE else 0.0
+        return min(_DPI, max(finest, _COARSEST_DPI)) if finest else _DPI
 
 
 def has_own_text(facts: PageFacts, method: str) -> bool:
@@ -135,37 +138,12 @@ def _record(networks: Networks, source: PageSource, page: int, writer: PartWrite
                 size=_points(size * scale),
                 turned=line.turned,
             )
-            for line, size in zip(reading.lines, type_sizes(reading.lines), strict=True)
+            for line, size in zip(reading.lines, alike_sizes(reading.lines), strict=True)
         ),
         rules=tuple(_scaled(rule, scale) for rule in reading.rules),
         pictures=_pictures(reading, scale, page, writer),
         lost_pictures=reading.lost_pictures,
     )
-
-
-def type_sizes(lines: Sequence[Line]) -> list[float]:
-    """Return the size of each line's type in pixels, the same for lines whose boxes differ by chance only.
-
-    A box is as high as what happens to stand in the line (no letter below the line, no capital); taken one by one,
-    heights would make headings of plain lines.
-    """
-    remaining = sorted(range(len(lines)), key=lambda index: lines[index].height)
-    sizes = [0.0] * len(lines)
-    while remaining:
-        # The commonest height by length of text comes first: body text is what the others are measured against.
-        best = max(remaining, key=lambda index: (_alike(lines, remaining, lines[index].height), -index))
-        height = lines[best].height
-        group = [index for index in remaining if abs(lines[index].height - height) <= _STRAY * height]
-        weight = sum(len(lines[index].text) for index in group)
-        mean = sum(lines[index].height * len(lines[index].text) for index in group) / weight
-        for index in group:
-            sizes[index] = mean * _TYPE_SHARE
-        remaining = [index for index in remaining if index not in group]
-    return sizes
-
-
-def _alike(lines: Sequence[Line], among: Sequence[int], height: float) -> int:
-    return sum(len(lines[index].text) for index in among if abs(lines[index].height - height) <= _STRAY * height)
 
 
 def _pictures(reading: PageReading, scale: float, page: int, writer: PartWriter) -> tuple[PictureRecord, ...]:

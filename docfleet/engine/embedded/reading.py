@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from docfleet.engine.embedded.detection import line_quads
 from docfleet.engine.embedded.lines import Line, PixelBox, read_lines
 from docfleet.engine.embedded.orientation import lean, quarter_turns, sides, straightened
-from docfleet.engine.embedded.regions import find_pictures, find_rules, text_upon
+from docfleet.engine.embedded.regions import find_pictures, find_rules, is_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,13 +59,11 @@ def read_page(networks: Networks, pixels: Pixels) -> PageReading:
     pictures: list[PixelBox] = []
     lost = 0
     for box in find_pictures(pixels, lines, rules):
-        labels, in_its_own_right = text_upon(box, lines)
-        if in_its_own_right:
+        # Labels of a drawing stay in the text too: MinerU gives them with the picture.
+        if is_text(box, lines):
             lost += 1
             continue
         pictures.append(box)
-        # A drawing's labels are part of the drawing: loose in the text they would only break sentences.
-        lines = [line for line in lines if line not in labels]
         rules = [rule for rule in rules if not _inside(rule, box)]
     return PageReading(
         pixels=pixels, turned=(-90 * turns) % 360, lines=lines, rules=rules, pictures=pictures, lost_pictures=lost

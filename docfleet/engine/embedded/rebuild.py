@@ -5,6 +5,7 @@ Recognised text must be drawn: hidden behind the scan, MinerU takes the page for
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import resources
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from docfleet.documents.pdf import open_pdf
 from docfleet.documents.pdf_writer import FreshPage, PdfWriter, Picture, TextRun, TrueTypeFont, new_pdf
-from docfleet.engine.embedded.parts import GatheredPage, PageState
+from docfleet.engine.embedded.ordering import column_order
+from docfleet.engine.embedded.parts import Box, GatheredPage, PageState
 from docfleet.errors import BrokenDocument, InternalError
 
 #: An open font with Latin, Greek, Cyrillic, Chinese, Japanese and Korean shapes; MinerU's PDF library ships it.
@@ -61,20 +63,50 @@ def load_font() -> TrueTypeFont:
     path = resources.files(package).joinpath(*name.split("/"))
     if not path.is_file():
         raise InternalError("The font for recognised text is not installed: install mineru anew.")
-    data = path.read_bytes()
     with resources.as_file(path) as file:
         font = TTFontFile(str(file))
-    return TrueTypeFont(data=data, glyphs=font.charToGlyph, widths=font.charWidths, default_width=font.defaultWidth)
+    return TrueTypeFont(
+        data=with_extent(path.read_bytes(), ascent=0.8, descent=0.2),
+        glyphs=font.charToGlyph,
+        widths=font.charWidths,
+        default_width=font.defaultWidth,
+    )
+
+
+def with_extent(font: bytes, *, ascent: float, descent: float) -> bytes:
+    """Return a TrueType font that claims to reach so far above and below the baseline (shares of its size).
+
+    Fonts for many scripts claim 1.3 times their size: lines of ordinary pitch would overlap, and MinerU would take
+    lines side by side in two columns for one.
+    """
+    data = bytearray(font)
+    tables = {}
+    for index in range(struct.unpack_from(">H", data, 4)[0]):
+        tag, _, offset, _ = struct.unpack_from(">4sIII", data, 12 + 16 * index)
+        tables[tag] = offset
+    (units,) = struct.unpack_from(">H", data, tables[b"head"] + 18)
+    above, below = round(ascent * units), round(descent * units)
+    struct.pack_into(">hh", data, tables[b"hhea"] + 4, above, -below)
+    struct.pack_into(">hh", data, tables[b"OS/2"] + 68, above, -below)
+    struct.pack_into(">HH", data, tables[b"OS/2"] + 74, above, below)
+    return bytes(data)
 
 
 def _add_recognised(writer: PdfWriter, page: GatheredPage) -> None:
     record = page.record
+    lines = [record.lines[index] for index in column_order([_core(line.box) for line in record.lines])]
     writer.add(
         FreshPage(
             width=record.width,
             height=record.height,
-            runs=[TextRun(text=line.text, box=line.box, size=line.size, turned=line.turned) for line in record.lines],
+            runs=[TextRun(text=line.text, box=line.box, size=line.size, turned=line.turned) for line in lines],
             rules=record.rules,
             pictures=[Picture(path=page.folder / item.file, box=item.box) for item in record.pictures],
         )
     )
+
+
+def _core(box: Box) -> Box:
+    """Boxes of neighbouring lines overlap at their edges; their cores do not."""
+    margin = (box[3] - box[1]) / 4
+    return box[0], box[1] + margin, box[2], box[3] - margin

@@ -28,6 +28,8 @@ _MIN_AREA = 0.004
 _MIN_EDGES = 0.03
 #: Parts of a picture nearer than this share of the page's side belong together.
 _NEAR = 0.015
+#: Parts looked at, of a page that falls into many.
+_MAX_PARTS = 1000
 #: More characters than this within a picture are text upon a picture, not labels of a drawing.
 _MAX_LABELS = 160
 
@@ -81,6 +83,8 @@ def find_pictures(pixels: Pixels, lines: Sequence[Line], rules: Sequence[PixelBo
     joined = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8))
     _, _, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     parts = [(left, top, left + wide, top + high) for left, top, wide, high, area in stats[1:].tolist() if area > 20]
+    # Noise makes thousands of specks; what is a picture is among the largest.
+    parts = sorted(parts, key=lambda box: (box[0] - box[2]) * (box[3] - box[1]))[:_MAX_PARTS]
     boxes = []
     for box in _merged(parts, reach):
         left, top, right, bottom = box
@@ -93,10 +97,9 @@ def find_pictures(pixels: Pixels, lines: Sequence[Line], rules: Sequence[PixelBo
     return sorted(boxes, key=lambda box: (box[1], box[0]))
 
 
-def text_upon(box: PixelBox, lines: Sequence[Line]) -> tuple[list[Line], bool]:
-    """Return the lines within a picture, and whether they are text in its own right rather than its labels."""
-    inside = [line for line in lines if _within(line.box, box)]
-    return inside, sum(len(line.text) for line in inside) > _MAX_LABELS
+def is_text(box: PixelBox, lines: Sequence[Line]) -> bool:
+    """Whether what lies in a picture's box is text in its own right rather than labels."""
+    return sum(len(line.text) for line in lines if _within(line.box, box)) > _MAX_LABELS
 
 
 def _reduced(pixels: Pixels, side: int) -> tuple[Mask, float]:
