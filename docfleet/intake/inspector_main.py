@@ -26,7 +26,8 @@ def main() -> None:
     """Answer requests. Arguments: bytes of memory this process may use, seconds a request may take."""
     memory, timeout = int(sys.argv[1]), float(sys.argv[2])
     _limit_itself(memory)
-    answers = _take_standard_output()
+    # From here on, what goes wrong is said in answers: native libraries print whatever a document makes them print.
+    answers = _silence_libraries()
     _send(answers, {"ready": True})
     for line in sys.stdin.buffer:
         # The default action ends the process even inside a decoder that never returns.
@@ -66,10 +67,13 @@ def _limit_itself(memory: int) -> None:
             resource.setrlimit(limit, (value, value))
 
 
-def _take_standard_output() -> BinaryIO:
-    """Keep the answers' way to ourselves: native libraries print to standard output as they like."""
+def _silence_libraries() -> BinaryIO:
+    """Keep standard output, as the answers' way, to ourselves; nothing else goes out."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
     return answers
 
 

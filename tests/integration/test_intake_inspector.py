@@ -79,6 +79,21 @@ async def test_an_error_of_the_document_comes_back_as_itself(tmp_path: Path) -> 
             await inspector.inspect(path, "half \ud800 a name\n.pdf")
 
 
+async def test_what_libraries_print_over_a_document_reaches_neither_the_answers_nor_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = Image.effect_noise((40, 30), 50)
+    image.save(tmp_path / "a.tiff", compression="tiff_adobe_deflate")
+    content = bytearray((tmp_path / "a.tiff").read_bytes())
+    # The decoder complains of this on standard error.
+    content[8:200] = b"\xff" * 192
+    (tmp_path / "a.tiff").write_bytes(content)
+    async with running(processes=1) as inspector:
+        with pytest.raises(BrokenDocument):
+            await inspector.inspect(tmp_path / "a.tiff", "a.tiff")
+    assert capfd.readouterr() == ("", "")
+
+
 async def test_a_document_that_hangs_its_reader_is_given_up_and_the_next_one_is_read(document: Path) -> None:
     async with running(processes=1, timeout=0.3) as inspector:
         (stuck,) = children(inspector)
