@@ -92,6 +92,7 @@ class EmbeddedEngine:
             raise ParseFailed(f"Not one page of the document could be read. Page {first + 1}: {failed[first]}")
         recognised = [page.record for page in good if page.record.state is PageState.RECOGNISED]
         timings = {}
+        progress(0)
         started = time.monotonic()
         if recognised or failed:
             document = self._parse_rebuilt(request, good, failed, output)
@@ -100,6 +101,7 @@ class EmbeddedEngine:
             document = read_pdf_flash(request.source, method="txt", page_range=None if whole else (first, last))
         timings["parse"] = round(time.monotonic() - started, 3)
         failed |= {page: "The page is damaged and cannot be opened." for page in document.broken_pages}
+        progress(0)
         started = time.monotonic()
         written = write_outputs(document.middle, document.model, request.options, output, request.filename)
         timings["render"] = round(time.monotonic() - started, 3)
