@@ -17,18 +17,23 @@ DOCUMENTS = Path(os.environ.get("DOCFLEET_TEST_DOCUMENTS", ROOT.parent / "shared
 # MinerU reads its environment at its first import, whichever test comes first: never the user's own.
 import tests.mineru_support  # noqa: E402, F401
 
-#: Parts that CI installs: their absence there is a failure, not a reason to skip.
-PROGRAMS = {"libreoffice": "soffice"}
+#: Parts that a test may need, and whether they are here.
+PARTS = {
+    "documents": DOCUMENTS.is_dir,
+    # A process namespace of its own, as a container has: only root may make one.
+    "namespaces": lambda: shutil.which("unshare") is not None and os.geteuid() == 0,
+}
+#: Their absence under CI is a failure, not a reason to skip.
+CI_HAS = frozenset({"namespaces"})
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         (part,) = mark.args
-        present = DOCUMENTS.is_dir() if part == "documents" else shutil.which(PROGRAMS[part]) is not None
-        if present:
+        if PARTS[part]():
             continue
         message = f"left out: {part} is not here"
-        if os.environ.get("CI") and part in PROGRAMS:
+        if os.environ.get("CI") and part in CI_HAS:
             pytest.fail(message)
         pytest.skip(message)
 

@@ -60,7 +60,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(data: Path, *arguments: str, wait: bool = True, **environment: str) -> Serving:
+def start(data: Path, *arguments: str, wait: bool = True, under: tuple[str, ...] = (), **environment: str) -> Serving:
+    """Start the server, `under` another command if given."""
     port = free_port()
     data.parent.mkdir(parents=True, exist_ok=True)
     log = data.parent / f"{data.name}.log"
@@ -68,7 +69,7 @@ def start(data: Path, *arguments: str, wait: bool = True, **environment: str) ->
     environ = os.environ | {"MINERU_MODEL_SOURCE": "local", "PYTHONUNBUFFERED": "1"} | environment
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            [sys.executable, "server.py", "--port", str(port), "--data-dir", str(data), *arguments],
+            [*under, sys.executable, "server.py", "--port", str(port), "--data-dir", str(data), *arguments],
             cwd=ROOT,
             env=environ,
             stdout=sink,

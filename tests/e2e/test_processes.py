@@ -144,3 +144,21 @@ def test_a_stopped_server_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert stop(serving) == 0
     assert list((tmp_path / "data" / "incoming").iterdir()) == []
     assert sorted(path.name for path in (tmp_path / "data" / "jobs" / job).iterdir()) == ["result-1", "source.pdf"]
+
+
+@pytest.mark.needs("namespaces")
+def test_as_process_one_of_a_container_it_reaps_orphans_and_obeys_sigterm(tmp_path: Path) -> None:
+    under = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    serving = start(tmp_path / "data", "--workers", "1", "--engines", FAULTY, under=under)
+    (first,) = psutil.Process(serving.process.pid).children()
+    # The killed worker's child has no parent left but process 1.
+    assert serving.predict(blank_pdf(1), "children-sleep-0.3-die-once-a.pdf").status_code == 200
+
+    def zombies() -> list[int]:
+        return [child.pid for child in first.children(recursive=True) if child.status() == psutil.STATUS_ZOMBIE]
+
+    wait_until(lambda: not zombies(), message="zombies are left")
+    family = [first, *first.children(recursive=True)]
+    first.send_signal(signal.SIGTERM)
+    assert serving.process.wait(timeout=10) == 0
+    gone(family)
