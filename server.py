@@ -140,6 +140,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         devices=settings.devices,
         workers=settings.workers,
         workers_per_device=settings.workers_per_device,
+        overcommit=settings.overcommit_cpu,
         require_accelerator=settings.require_accelerator,
     )
     slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)

@@ -54,6 +54,9 @@ class Settings(BaseModel):
     devices: str = Field("auto", description="auto, cpu, or a list such as cuda:0,cuda:1")
     workers: Count = Field(None, description="worker processes in all; by default what devices and memory allow")
     workers_per_device: Count = Field(None, description="worker processes on each accelerator; by default 1")
+    overcommit_cpu: bool = Field(
+        False, description="run as many CPU workers as asked for, even more than cores: for engines that mostly wait"
+    )
     require_accelerator: bool = Field(False, description="refuse to start without an accelerator")
     data_dir: Path = Field(Path("data"), description="folder of uploads, results and the job database")
     models_dir: Folder = Field(

@@ -151,6 +151,6 @@ class EmbeddedEngine:
             numbers = [page.record.page for page in good if page.record.page not in failed]
             if not numbers:
                 raise ParseFailed("Not one page of the document could be read: all are damaged.")
-            return read_pdf_flash(target, method="txt", original_pages=numbers)
+            return read_pdf_flash(target, method="txt", original_pages=numbers, declared_by=request.source)
         finally:
             target.unlink(missing_ok=True)
