@@ -26,6 +26,7 @@ from docfleet.models.records import ModelSource
 from docfleet.process.lifeline import tie_to_parent
 from docfleet.records import Claim, WorkerSlot
 from docfleet.settings import Settings, parse_command_line
+from docfleet.sharding.deadlines import Deadlines
 from docfleet.worker.assembly import AssembledWorker, WorkerPlan, assemble
 from docfleet.worker.bench import Outcome, Work
 from docfleet.worker.rounds import Rounds
@@ -139,6 +140,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         devices=settings.devices,
         workers=settings.workers,
         workers_per_device=settings.workers_per_device,
+        overcommit=settings.overcommit_cpu,
         require_accelerator=settings.require_accelerator,
     )
     slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
@@ -149,6 +151,8 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         model_source=source.name.value,
         vlm_server_url=settings.vlm_server_url,
         log_level=settings.log_level,
+        deadlines=Deadlines.of(settings),
+        max_attempts=settings.max_attempts,
     )
     facts = {
         "version": __version__,

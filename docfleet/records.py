@@ -52,6 +52,8 @@ class Stage(StrEnum):
     DOCUMENT = "document"
     #: Both at once, for a document that is not cut.
     WHOLE = "whole"
+    #: Both at once over some pages, to see whether they can be read; nothing is kept.
+    PROBE = "probe"
 
 
 class WorkerState(StrEnum):
@@ -100,6 +102,14 @@ class Document:
     sha256: str
     #: Pages of a PDF, frames of an image, 1 for what has no pages before it is laid out.
     pages: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedPage:
+    """A page that could not be delivered, and why."""
+
+    page: int
+    cause: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +165,8 @@ class Shard:
     claimed_at: float | None = None
     heartbeat_at: float | None = None
     finished_at: float | None = None
+    #: When its worker is killed; None before the worker has said how long it may take.
+    deadline_at: float | None = None
     #: Output of the shard, relative to the data folder.
     output: str | None = None
     error: dict[str, Any] | None = None
@@ -175,6 +187,10 @@ class Claim:
     options: ParseOptions
     #: Outputs of the job's finished page shards, in page order, relative to the data folder. Document stage only.
     parts: tuple[str, ...] = ()
+    #: Pages given up, in page order: the document is read without them.
+    failed_pages: tuple[FailedPage, ...] = ()
+    #: What the engine decided when the document was cut.
+    decisions: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,9 @@ class Settings(BaseModel):
     devices: str = Field("auto", description="auto, cpu, or a list such as cuda:0,cuda:1")
     workers: Count = Field(None, description="worker processes in all; by default what devices and memory allow")
     workers_per_device: Count = Field(None, description="worker processes on each accelerator; by default 1")
+    overcommit_cpu: bool = Field(
+        False, description="run as many CPU workers as asked for, even more than cores: for engines that mostly wait"
+    )
     require_accelerator: bool = Field(False, description="refuse to start without an accelerator")
     data_dir: Path = Field(Path("data"), description="folder of uploads, results and the job database")
     models_dir: Folder = Field(
@@ -64,7 +67,15 @@ class Settings(BaseModel):
     allowed_server_urls: Words = Field((), description="VLM servers that callers may name in server_url")
     max_body_mb: int = Field(256, ge=1, le=65536, description="largest request body in MB; larger ones get 413")
     wait_timeout: float = Field(600, gt=0, description="seconds /predict waits before it answers 202 with the job")
-    max_attempts: int = Field(3, ge=1, le=20, description="attempts at a document whose worker dies")
+    max_attempts: int = Field(3, ge=1, le=20, description="attempts at a page whose worker dies or whose engine fails")
+    deadline_base: float = Field(60, gt=0, description="seconds that every piece of work gets, whatever its pages")
+    page_seconds_flash: float = Field(20, gt=0, description="seconds more for each page at tier flash")
+    page_seconds_basic: float = Field(160, gt=0, description="the same at tier basic; 160 suits models on a CPU")
+    page_seconds_standard: float = Field(160, gt=0, description="the same at tier standard")
+    page_seconds_advanced: float = Field(160, gt=0, description="the same at tier advanced")
+    worker_memory_mb: int = Field(
+        0, ge=0, description="memory in MB over which a worker is killed, its children counted; 0 is no limit"
+    )
     stale_seconds: float = Field(60, ge=5, description="a worker silent for this long is killed and replaced")
     retention_hours: float = Field(168, ge=0, description="hours that results are kept; 0 keeps them for ever")
     grace_seconds: float = Field(4, ge=0, le=60, description="seconds that requests get to end at shutdown")

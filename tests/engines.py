@@ -2,10 +2,13 @@
 
 `sleep-0.5-x.pdf` sleeps half a second a page; `die-once`, `die-always` SIGKILL the worker in mid-page; `raise`, `exit`
 and `hang` do what they say; `children` starts a render child that outlives the page, as MinerU's pools do.
+`page-3-hang`, `page-3-die`, `page-3-raise`, `page-3-garbage`, `page-3-eat` do it on page 3 (from 0) alone, whoever
+reads it; `cut` lets the document be cut at any page, `cut4` at every fourth.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,10 +18,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
 from docfleet.options import ParseOptions, Tier
+from docfleet.sharding.cutting import Cuts
 
 
 class FaultyEngine:
@@ -33,28 +37,63 @@ class FaultyEngine:
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
         return None if tier is Tier.FLASH else "only flash."
 
+    def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
+        found = re.search(r"cut(\d*)", request.filename)
+        if found is None:
+            return None
+        pages = range(request.first_page, request.last_page + 1)
+        step = int(found[1] or 1)
+        return Cuts(
+            costs=(_pause(request) or 1.0,) * len(pages),
+            starts=frozenset(page for page in pages if page % step == 0),
+            decisions={"decided by": os.getpid()},
+        )
+
+    def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:
+        wanted = [page for page in range(request.first_page, request.last_page + 1) if page not in request.skipped]
+        if [page for page, _ in _lines(part)] != wanted:
+            raise ValueError("pages are missing")
+
     def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:
         name = request.filename
         if "children" in name:
             code = "import time; time.sleep(600)"
             child = subprocess.Popen([sys.executable, "-c", code])
             (request.source.parent / "child.pid").write_text(str(child.pid))
-        lines = []
+        lines: list[Any] = []
         for page in range(request.first_page, request.last_page + 1):
-            self._misbehave(request)
-            lines.append(f"page {page}")
+            if page not in request.skipped:
+                self._misbehave(request)
+                lines.append((page, f"page {page}") if self._read(request, page) else "garbage")
             progress(1)
         (part / "lines.json").write_text(json.dumps(lines))
+        (part / "worker").write_text(f"{os.getpid()} {request.decisions.get('decided by')}")
+
+    def _read(self, request: ParseRequest, page: int) -> bool:
+        found = re.search(r"page-(\d+)-(hang|die|raise|garbage|eat)", request.filename)
+        if found is None or int(found[1]) != page:
+            return True
+        if found[2] == "hang":
+            time.sleep(600)
+        if found[2] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if found[2] == "raise":
+            raise RuntimeError(f"page {page} cannot be read")
+        hoard = []
+        while found[2] == "eat":
+            hoard.append(os.urandom(8 * 1024 * 1024))
+            time.sleep(0.005)
+        return False
 
     def _misbehave(self, request: ParseRequest) -> None:
         name = request.filename
-        pause = re.search(r"sleep-([0-9.]+)-", name)
-        if pause:
-            time.sleep(float(pause[1]))
+        time.sleep(_pause(request))
         died = request.source.parent / "died"
         if "die-always" in name or ("die-once" in name and not died.exists()):
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if "page-" in name:
+            return
         if "raise" in name:
             raise RuntimeError("a fault on purpose")
         if "exit" in name:
@@ -65,9 +104,26 @@ class FaultyEngine:
     def finish(
         self, request: ParseRequest, tier: Tier, parts: Sequence[Path], output: Path, progress: Progress
     ) -> ParseReport:
-        lines = [line for part in parts for line in json.loads((part / "lines.json").read_text())]
-        # The process is named so that tests see which worker did the work.
-        (output / "document.md").write_text("\n\n".join([*lines, f"pid {os.getpid()}", self._context.device]))
+        lines = [line for part in parts for _, line in _lines(part)]
+        # The document stage depends on every page; the processes are named so that tests see who did the work.
+        digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        readers = " ".join(sorted({(part / "worker").read_text() for part in parts}))
+        told = [*lines, f"digest {digest}", f"pid {os.getpid()}", self._context.device, f"readers {readers}"]
+        (output / "document.md").write_text("\n\n".join(told))
         return ParseReport(
-            tier="flash", engine=self.name, engine_version=self.version, pages=len(lines), files=("document.md",)
+            tier="flash",
+            engine=self.name,
+            engine_version=self.version,
+            pages=len(lines),
+            failed_pages=request.failed_pages,
+            files=("document.md",),
         )
+
+
+def _pause(request: ParseRequest) -> float:
+    found = re.search(r"sleep-([0-9.]+)-", request.filename)
+    return float(found[1]) if found else 0.0
+
+
+def _lines(part: Path) -> list[tuple[int, str]]:
+    return [(int(page), str(line)) for page, line in json.loads((part / "lines.json").read_text())]

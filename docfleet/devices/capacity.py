@@ -60,6 +60,7 @@ def fill(
     workers: int | None,
     per_device: int | None,
     max_cpu_workers: int,
+    overcommit: bool = False,
 ) -> Capacity:
     """Give each device its workers, then take back what memory does not hold; one worker always stays."""
     capacity = Capacity()
@@ -70,7 +71,7 @@ def fill(
     capacity.places += _on_accelerators(accelerators, capacity, workers, per_device, fill_up=not with_cpu)
     if with_cpu:
         asked = per_device if workers is None else workers - len(capacity.places)
-        capacity.places += _on_cpu(machine, capacity, asked, max_cpu_workers)
+        capacity.places += _on_cpu(machine, capacity, asked, None if overcommit else max_cpu_workers)
     _fit_memory(machine, capacity, tier, asked=workers is not None or per_device is not None)
     for target in targets:
         if target not in capacity.places:
@@ -106,7 +107,11 @@ def _on_accelerators(
     return places
 
 
-def _on_cpu(machine: Machine, capacity: Capacity, asked: int | None, most: int) -> list[Accelerator | None]:
+def _on_cpu(machine: Machine, capacity: Capacity, asked: int | None, most: int | None) -> list[Accelerator | None]:
+    if most is None and asked is not None:
+        capacity.limits.append("CPU: as many workers as asked for, whatever its cores carry (overcommit_cpu).")
+        return [None] * max(0, asked)
+    most = MAX_CPU_WORKERS if most is None else most
     # Each worker on an accelerator keeps a core busy with what surrounds the models.
     cores = max(1.0, machine.cpu.cores - len(capacity.places))
     cap = max(1, min(int(cores * WORKERS_PER_CORE + 1e-9), most))

@@ -32,6 +32,7 @@ def plan(
     tier: str = "auto",
     require_accelerator: bool = False,
     max_cpu_workers: int = sizes.MAX_CPU_WORKERS,
+    overcommit: bool = False,
 ) -> Plan:
     """Plan the workers: one for each accelerator, or on the CPU as many as cores and memory carry.
 
@@ -43,6 +44,7 @@ def plan(
         tier: the tier that workers must have room for.
         require_accelerator: refuse to plan on the CPU alone.
         max_cpu_workers: workers on the CPU at most, however many cores there are.
+        overcommit: start as many workers on the CPU as were asked for; for engines that wait more than they compute.
 
     Raises:
         ConfigurationError: a device is unknown or not here, a number is not positive, the tier is unknown, or an
@@ -62,6 +64,7 @@ def plan(
         workers=workers,
         per_device=workers_per_device,
         max_cpu_workers=max_cpu_workers,
+        overcommit=overcommit,
     )
     planned = _workers(machine, carried.places)
     accelerated = any(place is not None for place in carried.places)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from docfleet.options import ParseOptions, Tier
+from docfleet.records import FailedPage
+from docfleet.sharding.cutting import Cuts
 
 #: Called with the number of pages finished since the last call. May raise to stop the work.
 Progress = Callable[[int], None]
@@ -51,14 +53,15 @@ class ParseRequest:
     first_page: int
     last_page: int
     options: ParseOptions
+    #: Pages given up, in page order: read the others, and report these.
+    failed_pages: tuple[FailedPage, ...] = ()
+    #: What `cuts` decided for the document; empty where nobody asked.
+    decisions: dict[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, kw_only=True)
-class FailedPage:
-    """A page that could not be delivered, and why."""
-
-    page: int
-    cause: str
+    @property
+    def skipped(self) -> frozenset[int]:
+        """The pages given up."""
+        return frozenset(failed.page for failed in self.failed_pages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,17 @@ class Engine(Protocol):
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
         """Return why such a document cannot be read at this tier here and how to get it, or None if it can. Cheap."""
+        ...
+
+    def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
+        """Return what the page stage of the wanted range costs and where it may be cut; None: nowhere.
+
+        Called once for a document, before anything is read; must be cheap beside the reading.
+        """
+        ...
+
+    def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:
+        """Raise, whatever it be, if what `read_pages` wrote for `request` cannot be used. Cheap."""
         ...
 
     def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:

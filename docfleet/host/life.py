@@ -20,8 +20,10 @@ from docfleet.intake.inspector import Inspector
 from docfleet.intake.receive import receive
 from docfleet.records import WorkerSlot
 from docfleet.settings import Settings
+from docfleet.sharding.deadlines import Deadlines
 from docfleet.store.sqlite import SqliteStore, open_store
 from docfleet.supervisor.leases import LeaseKeeper
+from docfleet.supervisor.limits import Limits
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
 from docfleet.supervisor.watch import Chore, Watch
 from docfleet.web.doors import Doors
@@ -86,7 +88,14 @@ class ApiLife:
     def _chores(self, store: SqliteStore) -> list[Chore]:
         settings = self.settings
         keeper = LeaseKeeper(
-            store, self.folder, max_attempts=settings.max_attempts, stale_seconds=settings.stale_seconds
+            store,
+            self.folder,
+            Limits(
+                max_attempts=settings.max_attempts,
+                stale_seconds=settings.stale_seconds,
+                deadlines=Deadlines.of(settings),
+                memory_bytes=settings.worker_memory_mb * 1024 * 1024,
+            ),
         )
         retention = settings.retention_hours * 3600
         return [

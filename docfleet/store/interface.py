@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from docfleet.options import ParseOptions
 from docfleet.records import Claim, Document, Job, JobState, ProcessIdentity, Shard, ShardPlan, WorkerReport
+from docfleet.sharding.verdicts import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,44 @@ class Claims(Changes, Protocol):
     def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
         """Take the next shard, or None. The shard belongs to `owner` until it ends or the lease is returned.
 
-        Oldest job first, then page order; a document stage only when all page shards of its job are done. Asking in
-        vain takes no write lock.
+        The order is that of `docfleet.sharding.cutting.turns`; among equals the oldest job first, then page order. A
+        document stage comes only when all page shards of its job have ended. A shard that failed waits for its delay,
+        and then goes to another slot than before if one takes it. Asking in vain takes no write lock.
+        """
+        ...
+
+    def serving(self) -> int:
+        """Return the number of workers that can take shards, busy ones included."""
+        ...
+
+    def limit(self, claim: Claim, seconds: float) -> bool:
+        """Say how long from now the shard may take; the supervisor kills its worker then. False: the lease is lost."""
+        ...
+
+    def split(self, claim: Claim, shards: Sequence[ShardPlan], decisions: dict[str, Any]) -> bool:
+        """Replace a held whole shard by page shards and one document shard, all or nothing; this ends the lease.
+
+        Args:
+            claim: of a whole shard.
+            shards: over the same pages, the document stage among them.
+            decisions: JSON; every later claim of this job carries it.
+
+        Returns:
+            False if the lease was lost: nothing was changed.
+        """
+        ...
+
+    def stumble(self, claim: Claim, error: dict[str, Any], *, max_attempts: int, delay: float = 0.0) -> Verdict | None:
+        """End an attempt that the engine gave up; what comes next is decided by `docfleet.sharding.verdicts`.
+
+        Args:
+            claim: the lease.
+            error: `DocfleetError.record()`; the page's cause or the job's error in the end.
+            max_attempts: attempts at one page.
+            delay: seconds that the next attempt waits.
+
+        Returns:
+            The verdict, or None if the lease was lost.
         """
         ...
 
@@ -134,13 +171,14 @@ class Leases(Jobs, Protocol):
         """Return every shard that a worker holds."""
         ...
 
-    def give_back(self, shard: Shard, *, cause: dict[str, Any], max_attempts: int) -> bool:
-        """End a lease whose holder is gone: queue the shard again, or fail its job after `max_attempts`.
+    def give_back(self, shard: Shard, *, cause: dict[str, Any], max_attempts: int, delay: float = 0.0) -> bool:
+        """End a lease whose holder is gone: queue the shard again, or after `max_attempts` halve it or fail.
 
         Args:
             shard: as `leases()` returned it; nothing happens if its lease has changed hands since.
             cause: `DocfleetError.record()` of what happened; the job's error if it fails.
-            max_attempts: attempts after which the job fails.
+            max_attempts: attempts at one page; a shard of several is halved then, and a page alone is given up.
+            delay: seconds that the next attempt waits.
 
         Returns:
             Whether the lease was ended by this call.

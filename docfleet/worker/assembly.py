@@ -14,8 +14,10 @@ from docfleet.files import DataFolder, remove_tree
 from docfleet.process.groups import lead_group
 from docfleet.process.identity import identify
 from docfleet.records import WorkerReport, WorkerSlot, WorkerState
+from docfleet.sharding.deadlines import Deadlines
 from docfleet.store.sqlite import open_store
 from docfleet.worker.bench import Bench
+from docfleet.worker.care import Care
 from docfleet.worker.heart import Heart
 from docfleet.worker.rounds import Rounds, load_with_patience
 
@@ -31,6 +33,9 @@ class WorkerPlan:
     model_source: str
     vlm_server_url: str | None
     log_level: str
+    deadlines: Deadlines
+    #: Attempts at one page before it is given up.
+    max_attempts: int
 
 
 @dataclass(frozen=True)
@@ -80,4 +85,6 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
 
     load_with_patience(load, heart)
     bench = Bench(plan.folder, engines)
-    return AssembledWorker(bench, heart, Rounds(claims=store, bench=bench, heart=heart, owner=owner, slot=index))
+    care = Care(claims=store, bench=bench, deadlines=plan.deadlines, max_attempts=plan.max_attempts)
+    rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, owner=owner, slot=index)
+    return AssembledWorker(bench, heart, rounds)

@@ -14,8 +14,11 @@ from loguru import logger
 
 from docfleet.engine.choice import Choice, choose
 from docfleet.engine.interface import Engine, ParseReport, ParseRequest
+from docfleet.errors import ParseFailed
 from docfleet.files import DataFolder, remove_tree, sync_file, sync_folder
+from docfleet.options import ParseOptions
 from docfleet.records import Claim, Stage
+from docfleet.sharding.cutting import Cuts
 
 #: Called with the pages finished so far in this shard.
 PagesDone = Callable[[int], None]
@@ -61,7 +64,9 @@ class Bench:
             pages=document.pages,
             first_page=claim.first_page,
             last_page=claim.last_page,
-            options=claim.options,
+            options=_options_of(claim),
+            failed_pages=claim.failed_pages,
+            decisions=claim.decisions,
         )
         return Work(claim, request, choose(self._engines, document.suffix, claim.options))
 
@@ -81,7 +86,18 @@ class Bench:
         if claim.stage is Stage.PAGES:
             _sync_tree(part)
             return Outcome(part, None)
+        if claim.stage is Stage.PROBE:
+            # Inside the part: two probes of a document may have the same number of attempt.
+            return Outcome(self._finish(work, [part], progress, part / "probe").output, None)
         return self._finish(work, [part], progress)
+
+    def cuts(self, work: Work) -> Cuts | None:
+        """Ask the engine where the document may be cut. Once a document; the answer holds for all its shards.
+
+        Raises:
+            DocfleetError: the document cannot be opened.
+        """
+        return work.choice.engine.cuts(work.request, work.choice.tier)
 
     def encode(self, outcome: Outcome) -> dict[str, object]:
         """Return the report as the store keeps it."""
@@ -94,11 +110,12 @@ class Bench:
     def discard(self, claim: Claim) -> None:
         """Remove whatever this attempt wrote."""
         remove_tree(self._folder.part(claim.job_id, claim.shard_id, claim.attempt))
-        remove_tree(self._folder.result(claim.job_id, claim.attempt))
+        if claim.stage in (Stage.DOCUMENT, Stage.WHOLE):
+            remove_tree(self._folder.result(claim.job_id, claim.attempt))
 
     def tidy(self, claim: Claim) -> None:
         """Remove what the job's attempts worked with, now that its result is recorded."""
-        if claim.stage is not Stage.PAGES:
+        if claim.stage in (Stage.DOCUMENT, Stage.WHOLE):
             remove_tree(self._folder.work(claim.job_id))
 
     def clear(self, claim: Claim) -> None:
@@ -108,10 +125,17 @@ class Bench:
     def _read(self, work: Work, part: Path, progress: _Progress) -> None:
         remove_tree(part)
         part.mkdir(parents=True)
-        work.choice.engine.read_pages(work.request, work.choice.tier, part, progress.add)
+        engine, request = work.choice.engine, work.request
+        engine.read_pages(request, work.choice.tier, part, progress.add)
+        try:
+            engine.check(request, work.choice.tier, part)
+        except Exception as exc:
+            logger.opt(exception=exc).warning("job {}: an unusable part", work.claim.job_id)
+            first, last = request.first_page + 1, request.last_page + 1
+            raise ParseFailed(f"What engine {engine.name} made of pages {first}-{last} cannot be used.") from exc
 
-    def _finish(self, work: Work, parts: Sequence[Path], progress: _Progress) -> Outcome:
-        output = self._folder.result(work.claim.job_id, work.claim.attempt)
+    def _finish(self, work: Work, parts: Sequence[Path], progress: _Progress, output: Path | None = None) -> Outcome:
+        output = output or self._folder.result(work.claim.job_id, work.claim.attempt)
         remove_tree(output)
         output.mkdir(parents=True)
         started = time.perf_counter()
@@ -119,6 +143,13 @@ class Bench:
         _sync_tree(output)
         logger.debug("document stage took {:.2f} s", time.perf_counter() - started)
         return Outcome(output, replace(report, warnings=work.choice.warnings + report.warnings))
+
+
+def _options_of(claim: Claim) -> ParseOptions:
+    """A probe reads its pages as if the caller had asked for them alone."""
+    if claim.stage is not Stage.PROBE:
+        return claim.options
+    return claim.options.model_copy(update={"start_page_id": claim.first_page, "end_page_id": claim.last_page})
 
 
 class _Progress:

@@ -12,6 +12,7 @@ from docfleet.errors import DocfleetError, ParseFailed
 from docfleet.records import Claim, ProcessIdentity, WorkerState
 from docfleet.store.interface import Claims
 from docfleet.worker.bench import Bench, Outcome, Work
+from docfleet.worker.care import CUT, Care, Cut
 from docfleet.worker.heart import Heart, LeaseLost
 
 #: Seconds between two looks for new work: soon after the last, and later on. A look takes no lock and costs
@@ -43,8 +44,11 @@ class Steps(Protocol):
 class Rounds:
     """Serves one slot. What goes wrong with a document ends the document, not the worker."""
 
-    def __init__(self, *, claims: Claims, bench: Bench, heart: Heart, owner: ProcessIdentity, slot: int) -> None:
+    def __init__(
+        self, *, claims: Claims, bench: Bench, heart: Heart, care: Care, owner: ProcessIdentity, slot: int
+    ) -> None:
         self._claims = claims
+        self._care = care
         self._bench = bench
         self._heart = heart
         self._owner = owner
@@ -77,10 +81,11 @@ class Rounds:
     def _work(self, steps: Steps, claim: Claim) -> None:
         started = time.perf_counter()
         self._heart.hold(claim)
-        delivered = False
+        delivered = cut = False
         try:
             outcome = self._attempt(steps, claim)
-            if outcome is not None:
+            cut = outcome is CUT
+            if isinstance(outcome, Outcome):
                 # A store that cannot record now is no fault of the document: the lease runs out and is given again.
                 delivered = self._claims.complete(
                     claim, output=self._bench.relative(outcome.output), report=steps.encode_response(outcome)
@@ -90,15 +95,16 @@ class Rounds:
         finally:
             if delivered:
                 self._bench.tidy(claim)
-            else:
+            elif not cut:
                 self._bench.discard(claim)
             self._heart.release(delivered=delivered)
         if delivered:
             self._log(claim, time.perf_counter() - started)
 
-    def _attempt(self, steps: Steps, claim: Claim) -> Outcome | None:
+    def _attempt(self, steps: Steps, claim: Claim) -> Outcome | Cut | None:
         try:
-            return steps.predict(steps.decode_request(claim))
+            work = self._care.prepared(steps.decode_request(claim))
+            return CUT if work is None else steps.predict(work)
         except LeaseLost:
             logger.warning("job {} attempt {}: the lease was lost, work stopped", claim.job_id, claim.attempt)
         except DocfleetError as exc:
@@ -109,7 +115,7 @@ class Rounds:
         return None
 
     def _fail(self, claim: Claim, error: DocfleetError) -> None:
-        if self._claims.fail(claim, error.record()):
+        if self._care.ended_job(claim, error):
             self._bench.clear(claim)
         logger.info("job {} attempt {}: {} ({})", claim.job_id, claim.attempt, error.code, error.message)
 

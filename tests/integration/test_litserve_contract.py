@@ -13,12 +13,23 @@ from starlette.formparsers import MultiPartParser
 
 from docfleet.files import DataFolder
 from docfleet.host.server import FleetServer
+from docfleet.options import Tier
+from docfleet.sharding.deadlines import Deadlines
 from docfleet.worker.assembly import WorkerPlan
 from server import MinerUAPI
 
 
 def fleet(folder: DataFolder) -> FleetServer:
-    plan = WorkerPlan(folder=folder, slots=(), engines=(), model_source="local", vlm_server_url=None, log_level="info")
+    plan = WorkerPlan(
+        folder=folder,
+        slots=(),
+        engines=(),
+        model_source="local",
+        vlm_server_url=None,
+        log_level="info",
+        deadlines=Deadlines(60, dict.fromkeys(Tier, 20)),
+        max_attempts=3,
+    )
     return FleetServer(MinerUAPI(plan), devices=["npu:0", "npu:1", "cpu"], api_life=None, grace_seconds=3)  # type: ignore[arg-type]
 
 

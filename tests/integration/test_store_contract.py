@@ -143,11 +143,33 @@ def test_an_empty_queue_gives_nothing(store: Store) -> None:
     assert store.claim(ME, 0) is None
 
 
-def test_shards_come_in_the_order_of_jobs_and_then_of_pages(store: Store) -> None:
+def test_equal_shards_come_in_the_order_of_jobs_and_cut_documents_in_the_order_of_pages(store: Store) -> None:
     first = accept_cut(store, (4, 7), (0, 3))
-    second = accept(store)
-    claims = [must_claim(store) for _ in range(3)]
-    assert [(c.job_id, c.first_page) for c in claims] == [(first.id, 0), (first.id, 4), (second.id, 0)]
+    second, third = accept(store, pages=4), accept(store, pages=4)
+    claims = [must_claim(store) for _ in range(4)]
+    expected = [(first.id, 0), (second.id, 0), (third.id, 0), (first.id, 4)]
+    assert [(c.job_id, c.first_page) for c in claims] == expected
+
+
+def test_a_page_does_not_wait_behind_a_long_document_and_the_long_one_comes_in_the_end(store: Store) -> None:
+    ranges = [(first, first + 9) for first in range(0, 300, 10)]
+    scan = accept_cut(store, *ranges)
+    must_claim(store)
+    letter = accept(store, pages=1)
+    assert must_claim(store).job_id == letter.id
+    # However fast short ones arrive, the clock goes on with each.
+    order = []
+    for _ in range(40):
+        accept(store, pages=1)
+        order.append(must_claim(store).job_id)
+    assert 2 <= order.count(scan.id) <= 6
+
+
+def test_two_long_documents_take_turns(store: Store) -> None:
+    ranges = [(first, first + 9) for first in range(0, 50, 10)]
+    one, two = accept_cut(store, *ranges), accept_cut(store, *ranges)
+    claims = [must_claim(store).job_id for _ in range(10)]
+    assert claims == [one.id, two.id] * 5
     assert store.claim(ME, 0) is None
 
 
@@ -324,7 +346,7 @@ def test_a_lease_given_back_is_queued_again_in_its_old_place(store: Store) -> No
 
 
 def test_the_last_attempt_fails_the_job_with_the_cause(store: Store) -> None:
-    job = accept(store)
+    job = accept(store, pages=1)
     for attempt in (1, 2):
         assert must_claim(store).attempt == attempt
         (lease,) = store.leases()

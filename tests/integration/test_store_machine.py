@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from docfleet.records import Claim, JobState, ProcessIdentity, ShardState, Stage
+from docfleet.records import Claim, JobState, ProcessIdentity, ShardPlan, ShardState, Stage
 from docfleet.store.sqlite import open_store
 from tests.integration.store_house import LOST, accept, accept_cut, report
 
@@ -21,12 +22,23 @@ WORKERS = tuple(ProcessIdentity(pid=pid, started=1) for pid in (1, 2, 3))
 @dataclass
 class ModelShard:
     stage: Stage
+    first: int
     pages: int
+    turn: int
     state: ShardState = ShardState.QUEUED
     attempt: int = 0
     owner: ProcessIdentity | None = None
     pages_done: int = 0
     output: str | None = None
+    halved: bool = False
+
+    @property
+    def part(self) -> bool:
+        return self.stage in (Stage.PAGES, Stage.PROBE)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in (ShardState.DONE, ShardState.FAILED)
 
 
 @dataclass
@@ -37,15 +49,14 @@ class ModelJob:
     output: str | None = None
 
     def claimable(self) -> list[ModelShard]:
-        parts_done = all(shard.state is ShardState.DONE for shard in self.shards if shard.stage is Stage.PAGES)
-        return [
-            shard
-            for shard in self.shards
-            if shard.state is ShardState.QUEUED and (shard.stage is not Stage.DOCUMENT or parts_done)
-        ]
+        parts_ended = all(shard.ended for shard in self.shards if shard.part)
+        return [shard for shard in self.shards if shard.state is ShardState.QUEUED and (shard.part or parts_ended)]
+
+    def given_up(self) -> list[int]:
+        return [shard.first for shard in self.shards if shard.part and shard.state is ShardState.FAILED]
 
     def advance(self) -> None:
-        done = sum(shard.pages_done for shard in self.shards if shard.stage is not Stage.DOCUMENT)
+        done = sum(shard.pages_done for shard in self.shards if shard.stage in (Stage.PAGES, Stage.WHOLE))
         self.pages_done = max(self.pages_done, done)
 
     def fail(self) -> None:
@@ -69,12 +80,19 @@ class Model:
     #: In the order of arrival.
     jobs: dict[str, ModelJob] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
+    turn: int = 0
 
     def held(self, claim: Claim, shard_ids: dict[int, ModelShard]) -> ModelShard | None:
         shard = shard_ids.get(claim.shard_id)
         if claim.job_id not in self.jobs or shard is None or shard.state is not ShardState.RUNNING:
             return None
         return shard if (shard.attempt, shard.owner) == (claim.attempt, claim.owner) else None
+
+
+def cut_shards(sizes: list[int], turn: int) -> list[ModelShard]:
+    ends = list(itertools.accumulate(sizes))
+    parts = [ModelShard(Stage.PAGES, end - size, size, turn + end) for size, end in zip(sizes, ends, strict=True)]
+    return [*parts, ModelShard(Stage.DOCUMENT, 0, ends[-1], turn)]
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -104,19 +122,21 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(target=jobs, pages=st.integers(1, 4))
     def accept_whole(self, pages: int) -> str:
-        return self._enter(accept(self.doors, pages=pages).id, [ModelShard(Stage.WHOLE, pages)])
+        shard = ModelShard(Stage.WHOLE, 0, pages, self.model.turn + pages)
+        return self._enter(accept(self.doors, pages=pages).id, [shard])
 
     @rule(target=jobs, sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3))
     def accept_cut(self, sizes: list[int]) -> str:
         starts = [sum(sizes[:index]) for index in range(len(sizes))]
         job = accept_cut(self.doors, *((start, start + size - 1) for start, size in zip(starts, sizes, strict=True)))
-        parts = [ModelShard(Stage.PAGES, size) for size in sizes]
-        return self._enter(job.id, [*parts, ModelShard(Stage.DOCUMENT, sum(sizes))])
+        return self._enter(job.id, cut_shards(sizes, self.model.turn))
 
     @rule(target=claims, owner=st.sampled_from(WORKERS))
     def claim(self, owner: ProcessIdentity):
         claim = self.worker.claim(owner, owner.pid)
         waiting = [(job_id, shard) for job_id, job in self.model.jobs.items() for shard in job.claimable()]
+        # Sorting keeps the order of arrival among equals.
+        waiting.sort(key=lambda found: found[1].turn)
         if not waiting:
             assert claim is None
             return multiple()
@@ -130,7 +150,9 @@ class StoreMachine(RuleBasedStateMachine):
         shard.state, shard.owner, shard.pages_done = ShardState.RUNNING, owner, 0
         shard.attempt += 1
         assert claim.attempt == shard.attempt
-        parts = [part.output for part in job.shards if part.stage is Stage.PAGES]
+        self.model.turn = max(self.model.turn, shard.turn)
+        assert [page.page for page in claim.failed_pages] == ([] if shard.part else job.given_up())
+        parts = [part.output for part in job.shards if part.stage is Stage.PAGES and part.state is ShardState.DONE]
         assert claim.parts == (tuple(parts) if shard.stage is Stage.DOCUMENT else ())
         return claim
 
@@ -153,7 +175,7 @@ class StoreMachine(RuleBasedStateMachine):
         job, counts = self.model.jobs[claim.job_id], self.model.counts
         shard.state, shard.output, shard.pages_done = ShardState.DONE, output, shard.pages
         job.advance()
-        if shard.stage is not Stage.PAGES:
+        if not shard.part:
             job.output = output
             job.state = JobState.PARTIAL if failed else JobState.COMPLETED
             counts.partial += failed
@@ -168,6 +190,28 @@ class StoreMachine(RuleBasedStateMachine):
             self.model.jobs[claim.job_id].fail()
             self.model.counts.failed += 1
 
+    @rule(claim=claims, sizes=st.lists(st.integers(1, 2), min_size=2, max_size=2))
+    def cut(self, claim: Claim, sizes: list[int]) -> None:
+        shard = self.model.held(claim, self.by_id)
+        cuttable = shard is not None and shard.stage is Stage.WHOLE and not shard.halved
+        plans = [ShardPlan(stage=Stage.PAGES, first_page=0, last_page=sizes[0] - 1)]
+        plans += [ShardPlan(stage=Stage.PAGES, first_page=sizes[0], last_page=sum(sizes) - 1)]
+        plans += [ShardPlan(stage=Stage.DOCUMENT, first_page=0, last_page=sum(sizes) - 1)]
+        if cuttable and shard.pages != sum(sizes):
+            return
+        assert self.worker.split(claim, plans, {"page": 1}) is cuttable
+        if cuttable:
+            self.model.jobs[claim.job_id].shards = cut_shards(sizes, shard.turn)
+            self._learn(claim.job_id)
+
+    @rule(claim=claims)
+    def engine_gives_up(self, claim: Claim) -> None:
+        shard = self.model.held(claim, self.by_id)
+        verdict = self.worker.stumble(claim, LOST, max_attempts=MAX_ATTEMPTS)
+        assert (verdict is None) is (shard is None)
+        if shard is not None:
+            self._lose(claim.job_id, shard, by_engine=True)
+
     @rule(pick=st.integers(0, 5))
     def worker_dies(self, pick: int) -> None:
         leases = self.doors.leases()
@@ -176,13 +220,50 @@ class StoreMachine(RuleBasedStateMachine):
         lease = leases[pick % len(leases)]
         assert self.doors.give_back(lease, cause=LOST, max_attempts=MAX_ATTEMPTS)
         assert not self.doors.give_back(lease, cause=LOST, max_attempts=MAX_ATTEMPTS)
-        shard = self.by_id[lease.id]
-        if shard.attempt >= MAX_ATTEMPTS:
-            self.model.jobs[lease.job_id].fail()
+        self._lose(lease.job_id, self.by_id[lease.id], by_engine=False)
+
+    def _lose(self, job_id: str, shard: ModelShard, *, by_engine: bool) -> None:
+        """The rules in other words than the code's: what is left of the attempts, and of the pages."""
+        job = self.model.jobs[job_id]
+        last = shard.attempt >= MAX_ATTEMPTS
+        again = ShardState.QUEUED
+        if shard.part and shard.pages > 1 and (last or shard.halved or by_engine):
+            job.shards.remove(shard)
+            self._halve(job_id, shard, shard.stage)
+        elif shard.part and last:
+            shard.state = ShardState.FAILED
+            parts = [part for part in job.shards if part.part]
+            if all(part.state is ShardState.FAILED for part in parts):
+                job.fail()
+                self.model.counts.failed += 1
+            return
+        elif shard.stage is Stage.WHOLE and shard.pages > 1 and not shard.halved and (last or by_engine):
+            shard.state, shard.owner, shard.pages_done, shard.halved = again, None, 0, True
+            self._halve(job_id, shard, Stage.PROBE)
+        elif not shard.part and (last or by_engine or shard.halved):
+            job.fail()
             self.model.counts.failed += 1
+            return
         else:
-            shard.state, shard.owner, shard.pages_done = ShardState.QUEUED, None, 0
-            self.model.counts.retries += 1
+            shard.state, shard.owner, shard.pages_done = again, None, 0
+        self.model.counts.retries += 1
+
+    def _halve(self, job_id: str, shard: ModelShard, stage: Stage) -> None:
+        front = (shard.pages + 1) // 2
+        middle = shard.first + front
+        halves = [ModelShard(stage, shard.first, front, shard.turn, halved=True)]
+        halves.append(ModelShard(stage, middle, shard.pages - front, shard.turn, halved=True))
+        self.model.jobs[job_id].shards += halves
+        self._learn(job_id)
+
+    def _learn(self, job_id: str) -> None:
+        """Match the store's new shards with the model's, by stage and pages."""
+        shards = self.model.jobs[job_id].shards
+        shards.sort(key=lambda shard: (shard.stage is Stage.DOCUMENT, shard.first, shard.pages))
+        for found in self.doors.shards(job_id):
+            wanted = (found.stage, found.first_page, found.last_page - found.first_page + 1)
+            (match,) = [shard for shard in shards if (shard.stage, shard.first, shard.pages) == wanted]
+            assert self.by_id.setdefault(found.id, match) is match
 
     @rule(job_id=jobs)
     def remove(self, job_id: str) -> None:
@@ -211,7 +292,9 @@ class StoreMachine(RuleBasedStateMachine):
             shard.pages
             for job in self.model.jobs.values()
             for shard in job.shards
-            if shard.state is ShardState.QUEUED and shard.stage is not Stage.DOCUMENT
+            if shard.state is ShardState.QUEUED
+            and (shard.stage is Stage.PAGES or shard in job.claimable())
+            and shard.stage in (Stage.PAGES, Stage.WHOLE)
         )
 
     @invariant()
@@ -219,7 +302,9 @@ class StoreMachine(RuleBasedStateMachine):
         running = [
             shard for job in self.model.jobs.values() for shard in job.shards if shard.state is ShardState.RUNNING
         ]
-        assert [self.by_id[lease.id] for lease in self.doors.leases()] == running
+        found = [self.by_id[lease.id] for lease in self.doors.leases()]
+        assert len(found) == len(running)
+        assert all(any(lease is shard for shard in running) for lease in found)
 
 
 TestStoreMachine = StoreMachine.TestCase

@@ -19,14 +19,14 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
-from docfleet.engine.interface import FailedPage, ParseReport
+from docfleet.engine.interface import ParseReport
 from docfleet.errors import BrokenDocument
 from docfleet.files import DataFolder
 from docfleet.intake.accept import Intake
 from docfleet.intake.inspector import Inspector
 from docfleet.intake.receive import receive
 from docfleet.process.identity import identify
-from docfleet.records import Claim, WorkerReport, WorkerSlot, WorkerState
+from docfleet.records import Claim, FailedPage, WorkerReport, WorkerSlot, WorkerState
 from docfleet.store.sqlite import open_store
 from docfleet.web.doors import Doors
 from docfleet.web.forms import sample_pdf

@@ -12,18 +12,23 @@ from loguru import logger
 
 from docfleet.engine.embedded.networks import Networks, weights
 from docfleet.engine.embedded.notices import warnings_of
-from docfleet.engine.embedded.pages import write_part
+from docfleet.engine.embedded.pages import page_kinds, write_part
 from docfleet.engine.embedded.parts import GatheredPage, PageState, PartWriter, gather
 from docfleet.engine.embedded.rebuild import rebuild
-from docfleet.engine.interface import EngineContext, FailedPage, ParseReport, ParseRequest, Progress
+from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
 from docfleet.engine.mineru.documents import ParsedDocument, read_pdf_flash, write_outputs
 from docfleet.errors import EngineMissing, NotReady, ParseFailed
 from docfleet.options import ParseOptions, Tier
+from docfleet.records import FailedPage
+from docfleet.sharding.cutting import Cuts
 
 #: Types that are read: PDF, and pictures of which each frame is a page.
 SUFFIXES = frozenset({"pdf", "png", "jpg", "jpeg", "tiff", "tif", "webp", "bmp", "gif"})
 
 _REBUILT = "rebuilt.pdf"
+#: Seconds to recognise a page on one core, before one was measured; and how fast newer pages push older ones out.
+_FIRST_GUESS = 3.0
+_NEWEST_SHARE = 0.2
 
 
 class EmbeddedEngine:
@@ -33,6 +38,8 @@ class EmbeddedEngine:
 
     def __init__(self) -> None:
         self._networks: Networks | None = None
+        #: Seconds that a page took here lately.
+        self._page_seconds = _FIRST_GUESS
 
     @property
     def version(self) -> str:
@@ -63,6 +70,25 @@ class EmbeddedEngine:
             return exc.message
         return None
 
+    def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
+        """Any page may begin a shard; only pages that have to be recognised cost anything.
+
+        Raises:
+            DocfleetError: the document cannot be opened.
+        """
+        digital, failing = page_kinds(request)
+        free = digital | failing
+        pages = range(request.first_page, request.last_page + 1)
+        return Cuts(
+            costs=tuple(0.0 if page in free else self._page_seconds for page in pages),
+            starts=frozenset(pages),
+            decisions={"digital": sorted(digital)},
+        )
+
+    def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:
+        """Raise if the part does not hold each page of the request once."""
+        gather([part], request.first_page, request.last_page, request.failed_pages)
+
     def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:
         """Page stage: read those pages of `request.first_page..last_page` that have no text of their own.
 
@@ -72,7 +98,8 @@ class EmbeddedEngine:
         """
         if self._networks is None:
             raise NotReady("The embedded engine is not loaded yet; try again in a few seconds.", retry_after=5)
-        write_part(self._networks, request, PartWriter(part), progress)
+        for seconds in write_part(self._networks, request, PartWriter(part), progress):
+            self._page_seconds += _NEWEST_SHARE * (seconds - self._page_seconds)
 
     def finish(
         self, request: ParseRequest, tier: Tier, parts: Sequence[Path], output: Path, progress: Progress
@@ -85,7 +112,7 @@ class EmbeddedEngine:
         """
         output.mkdir(parents=True, exist_ok=True)
         first, last = request.options.page_range(request.pages)
-        pages = gather(parts, first, last)
+        pages = gather(parts, first, last, request.failed_pages)
         failed = {page.record.page: page.record.cause for page in pages if page.record.state is PageState.FAILED}
         good = [page for page in pages if page.record.state is not PageState.FAILED]
         if not good:
@@ -126,6 +153,6 @@ class EmbeddedEngine:
             numbers = [page.record.page for page in good if page.record.page not in failed]
             if not numbers:
                 raise ParseFailed("Not one page of the document could be read: all are damaged.")
-            return read_pdf_flash(target, method="txt", original_pages=numbers)
+            return read_pdf_flash(target, method="txt", original_pages=numbers, declared_by=request.source)
         finally:
             target.unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -49,10 +50,13 @@ class PageSource:
         self._request = request
         self._pdf: Pdf | None = None
         self._methods: dict[int, str] = {}
+        self._digital: frozenset[int] | None = None
         if request.suffix == "pdf":
             wanted = range(request.first_page, request.last_page + 1)
             self._pdf = stack.enter_context(open_pdf(request.source))
-            if request.options.method is Method.AUTO:
+            held = request.decisions.get("digital")
+            self._digital = None if held is None else frozenset(held)
+            if request.options.method is Method.AUTO and held is None:
                 self._methods = _methods(request, wanted)
 
     def is_digital(self, page: int) -> bool:
@@ -64,6 +68,10 @@ class PageSource:
         method = self._request.options.method
         if self._pdf is None:
             return False
+        if self._digital is not None:
+            # Decided once for the document; a page that could not be opened then was in no list, and fails here.
+            self._pdf.size(page)
+            return page in self._digital
         if method is not Method.AUTO:
             self._pdf.size(page)
             return method is Method.TXT
@@ -102,8 +110,29 @@ def has_own_text(facts: PageFacts, method: str) -> bool:
     return 0 < facts.chars < 50 and facts.image_share < _ASIDE_SHARE and facts.drawings < _ASIDE_DRAWINGS
 
 
-def write_part(networks: Networks, request: ParseRequest, writer: PartWriter, progress: Progress) -> None:
+def page_kinds(request: ParseRequest) -> tuple[set[int], set[int]]:
+    """Return the pages of the request that have a text of their own, and those that cannot be opened.
+
+    Raises:
+        DocfleetError: the document itself cannot be opened.
+    """
+    digital, failing = set(), set()
+    with ExitStack() as stack:
+        source = PageSource(request, stack)
+        for page in range(request.first_page, request.last_page + 1):
+            try:
+                if source.is_digital(page):
+                    digital.add(page)
+            except DocfleetError:
+                failing.add(page)
+    return digital, failing
+
+
+def write_part(networks: Networks, request: ParseRequest, writer: PartWriter, progress: Progress) -> Iterator[float]:
     """Read pages `request.first_page..last_page`. A page that cannot be read is recorded with its cause.
+
+    Yields:
+        Seconds that each recognised page took.
 
     Raises:
         DocfleetError: the document itself cannot be opened.
@@ -111,7 +140,12 @@ def write_part(networks: Networks, request: ParseRequest, writer: PartWriter, pr
     with ExitStack() as stack:
         source = PageSource(request, stack)
         for page in range(request.first_page, request.last_page + 1):
-            writer.page(_record(networks, source, page, writer))
+            if page not in request.skipped:
+                started = time.perf_counter()
+                record = _record(networks, source, page, writer)
+                writer.page(record)
+                if record.state is PageState.RECOGNISED:
+                    yield time.perf_counter() - started
             progress(1)
 
 

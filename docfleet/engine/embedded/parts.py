@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from docfleet.errors import InternalError
+from docfleet.records import FailedPage
 
 _PAGES = "pages.jsonl"
 _PICTURES = "pictures"
@@ -107,13 +108,18 @@ class GatheredPage:
     folder: Path
 
 
-def gather(parts: Sequence[Path], first: int, last: int) -> list[GatheredPage]:
-    """Read all parts and return their pages in order.
+def gather(parts: Sequence[Path], first: int, last: int, given_up: Sequence[FailedPage] = ()) -> list[GatheredPage]:
+    """Read all parts and return their pages in order, those given up among them as failed.
 
     Raises:
         InternalError: a page of first..last is in no part, or in two.
     """
     pages = [GatheredPage(record, part) for part in parts for record in _records(part)]
+    pages += [
+        GatheredPage(PageRecord(page=failed.page, state=PageState.FAILED, cause=failed.cause), Path())
+        for failed in given_up
+        if first <= failed.page <= last
+    ]
     pages.sort(key=lambda page: page.record.page)
     if [page.record.page for page in pages] != list(range(first, last + 1)):
         raise InternalError("The parts of this document do not hold each of its pages once; send it again.")
@@ -121,7 +127,11 @@ def gather(parts: Sequence[Path], first: int, last: int) -> list[GatheredPage]:
 
 
 def _records(part: Path) -> Iterator[PageRecord]:
-    with (part / _PAGES).open(encoding="utf-8") as file:
+    path = part / _PAGES
+    # A shard of which every page was given up writes none.
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
         for line in file:
             yield _record(json.loads(line))
 

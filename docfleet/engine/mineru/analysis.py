@@ -24,6 +24,7 @@ from docfleet.engine.mineru.sources import (
     pdf_range,
     properties_of,
     without_broken_pages,
+    without_pages,
 )
 from docfleet.errors import BrokenDocument, InternalError, ParseFailed
 from docfleet.options import Method, Tier
@@ -56,6 +57,9 @@ def page_method(request: ParseRequest, data: bytes) -> Literal["txt", "ocr"]:
     """Decide where the text comes from, the same for every shard: judged by all pages that the caller wants."""
     if request.suffix in IMAGE_SUFFIXES:
         return "ocr"
+    decided = request.decisions.get("method")
+    if decided is not None:
+        return "ocr" if decided == "ocr" else "txt"
     method = request.options.method
     if method is not Method.AUTO:
         return "ocr" if method is Method.OCR else "txt"
@@ -94,6 +98,9 @@ def analyse_windows(
     with translated():
         properties = _properties(request, data)
     for first, last in _windows(request):
+        if request.skipped.issuperset(range(first, last + 1)):
+            progress(last - first + 1)
+            continue
         with translated():
             window = _window_of(request, data, first, last)
             model, lost = _analyse(window, data, (first, last), tier, method, vlm, properties)
@@ -102,8 +109,20 @@ def analyse_windows(
         progress(last - first + 1)
 
 
-def gather(request: ParseRequest, parts: Sequence[Path]) -> GatheredPages | None:
+def window_starts(request: ParseRequest) -> frozenset[int]:
+    """Return the pages of the request at which MinerU's windows begin."""
+    return frozenset(first for first, _ in _windows(request))
+
+
+def gather(
+    request: ParseRequest, parts: Sequence[Path], pages_wanted: tuple[int, int] | None = None
+) -> GatheredPages | None:
     """Join the page files of all parts into one document, or return None if there are none.
+
+    Args:
+        request: the document; pages given up count as broken.
+        parts: in any order.
+        pages_wanted: the range that the parts shall hold; by default all that the caller wants.
 
     Raises:
         InternalError: a page of the wanted range is in no part, or in two.
@@ -124,7 +143,9 @@ def gather(request: ParseRequest, parts: Sequence[Path]) -> GatheredPages | None
         geometry += _geometry(last)
     if last is None:
         return None
-    wanted = list(range(wanted_range(request)[0], wanted_range(request)[1] + 1))
+    first_wanted, last_wanted = pages_wanted or wanted_range(request)
+    wanted = list(range(first_wanted, last_wanted + 1))
+    broken = sorted({*broken, *(page for page in request.skipped if first_wanted <= page <= last_wanted)})
     if sorted(numbers + broken) != wanted:
         raise InternalError("The parts of this document do not hold each of its pages once; send it again.")
     model = ModelJson(
@@ -153,6 +174,8 @@ def _windows(request: ParseRequest) -> Iterator[tuple[int, int]]:
 
 def _window_of(request: ParseRequest, data: bytes, first: int, last: int) -> PdfRange:
     if request.suffix not in IMAGE_SUFFIXES:
+        if not request.skipped.isdisjoint(range(first, last + 1)):
+            return without_pages(data, (first, last), request.skipped)
         return pdf_range(data, (first, last))
     numbers = None if request.pages == 1 else list(range(first, last + 1))
     return PdfRange(data=image_to_pdf(data, (first, last)), numbers=numbers)

@@ -20,6 +20,7 @@ from docfleet.engine.mineru.sources import (
     pdf_range,
     properties_of,
     without_broken_pages,
+    without_pages,
 )
 from docfleet.engine.mineru.switches import apply_switches
 from docfleet.errors import BrokenDocument, ParseFailed, UnsupportedType
@@ -48,8 +49,13 @@ def read_pdf_flash(
     method: TextSource = "txt",
     page_range: tuple[int, int] | None = None,
     original_pages: Sequence[int] | None = None,
+    skip: frozenset[int] = frozenset(),
+    declared_by: Path | None = None,
 ) -> ParsedDocument:
     """Parse a PDF at flash, document-wide steps included. With method "txt" no model is needed.
+
+    Pages of `skip` (numbers in the file) are left out, and counted neither as read nor as broken. Title, authors and
+    dates come from the file `declared_by` where one is given: a rebuilt file would declare the moment of its making.
 
     `original_pages` gives for each page of the file its number in the document it stands for (strictly increasing),
     where the file was rebuilt from some pages of another; the result then carries those numbers.
@@ -59,17 +65,23 @@ def read_pdf_flash(
     """
     with translated():
         data = pdf.read_bytes()
-        cut = pdf_range(data, page_range)
-        properties = properties_of(data, "pdf")
+        cut = without_pages(data, page_range, skip) if skip else pdf_range(data, page_range)
+        properties = properties_of(data, "pdf") if declared_by is None else _declared(declared_by)
     try:
         return _flash(cut, method, original_pages, properties)
     except (BrokenDocument, ParseFailed):
         # One page that cannot be opened must not take the others with it.
         with translated():
-            rest = without_broken_pages(data, page_range)
+            rest = None if skip else without_broken_pages(data, page_range)
         if rest is None:
             raise
         return _flash(rest, method, original_pages, properties)
+
+
+def _declared(source: Path) -> DocumentProperties:
+    from docvortex.schema import DocumentProperties
+
+    return properties_of(source.read_bytes(), "pdf") if source.suffix == ".pdf" else DocumentProperties()
 
 
 def _flash(

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
-from docfleet.engine.interface import EngineContext, FailedPage, ParseReport, ParseRequest, Progress
-from docfleet.engine.mineru.analysis import analyse_windows, gather, page_method, wanted_range
+from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
+from docfleet.engine.mineru.analysis import analyse_windows, gather, page_method, wanted_range, window_starts
 from docfleet.engine.mineru.documents import ParsedDocument, read_flash_only, read_pdf_flash, write_outputs
 from docfleet.engine.mineru.failures import translated
 from docfleet.engine.mineru.readiness import VLM_TIERS, Readiness
@@ -19,6 +19,8 @@ from docfleet.engine.mineru.shortfalls import warnings_of
 from docfleet.engine.mineru.sources import IMAGE_SUFFIXES, MODEL_SUFFIXES, TextSource, canonical
 from docfleet.errors import InternalError, NotReady
 from docfleet.options import ParseOptions, Tier
+from docfleet.records import FailedPage
+from docfleet.sharding.cutting import Cuts
 
 #: Imported by the first document otherwise: seconds of its time.
 _HEAVY = (
@@ -30,6 +32,10 @@ _HEAVY = (
     "docvortex.export",
 )
 
+#: Seconds that the models take for a page, roughly: enough to tell how long a shard should be.
+_MODEL_SECONDS_CPU = 10.0
+_MODEL_SECONDS = 0.5
+
 _BROKEN_PAGE = "the page is damaged and cannot be opened"
 
 
@@ -40,6 +46,7 @@ class MinerUEngine:
 
     def __init__(self) -> None:
         self._loaded: Readiness | None = None
+        self._device = "cpu"
 
     @property
     def version(self) -> str:
@@ -60,10 +67,31 @@ class MinerUEngine:
         readiness = Readiness(context)
         readiness.load()
         self._loaded = readiness
+        self._device = context.device
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
         """Return why such a document cannot be read at this tier here and the remedy, or None. No network."""
         return self._readiness.missing(tier, suffix, options)
+
+    def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
+        """Models read in windows that know nothing of each other: a shard may begin where a window does.
+
+        What flash reads by itself is document-wide and not cut: headings and running headers depend on all pages.
+        """
+        if canonical(request.suffix) not in MODEL_SUFFIXES:
+            return None
+        with translated():
+            method = page_method(request, request.source.read_bytes())
+        if tier is Tier.FLASH and method == "txt":
+            return None
+        pages = request.last_page - request.first_page + 1
+        seconds = _MODEL_SECONDS_CPU if self._device == "cpu" else _MODEL_SECONDS
+        return Cuts(costs=(seconds,) * pages, starts=window_starts(request), decisions={"method": method})
+
+    def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:
+        """Raise if the part holds page files, and not each page of the request once."""
+        with translated():
+            gather(request, [part], (request.first_page, request.last_page))
 
     def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:
         """Analyse `request.first_page..last_page` into `part`; nothing to do for what flash reads as a whole.
@@ -112,7 +140,7 @@ class MinerUEngine:
             engine=self.name,
             engine_version=self.version,
             pages=delivered,
-            failed_pages=tuple(FailedPage(page=page, cause=_BROKEN_PAGE) for page in document.broken_pages),
+            failed_pages=_failed_pages(request, document),
             files=written.files,
             warnings=warnings,
             timings={"document": round(parsed - started, 3), "render": round(rendered - parsed, 3)},
@@ -123,6 +151,13 @@ class MinerUEngine:
         if self._loaded is None:
             raise NotReady("MinerU is not loaded yet; try again in a moment.")
         return self._loaded
+
+
+def _failed_pages(request: ParseRequest, document: ParsedDocument) -> tuple[FailedPage, ...]:
+    causes = dict.fromkeys(document.broken_pages, _BROKEN_PAGE) | {
+        page.page: page.cause for page in request.failed_pages
+    }
+    return tuple(FailedPage(page=page, cause=causes[page]) for page in sorted(causes))
 
 
 def _document_of(request: ParseRequest, tier: Tier, parts: Sequence[Path]) -> tuple[Tier, ParsedDocument]:
@@ -141,7 +176,7 @@ def _document_of(request: ParseRequest, tier: Tier, parts: Sequence[Path]) -> tu
         raise InternalError("The parts of this document hold no pages; send it again.")
     # Empty parts say that the page stage found text of its own; without parts the question is still open.
     method: TextSource = "txt" if parts else request.options.method.value
-    return tier, read_pdf_flash(request.source, method=method, page_range=wanted_range(request))
+    return tier, read_pdf_flash(request.source, method=method, page_range=wanted_range(request), skip=request.skipped)
 
 
 def _release_memory() -> None:

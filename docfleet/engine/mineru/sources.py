@@ -83,6 +83,28 @@ def without_broken_pages(data: bytes, wanted: tuple[int, int] | None) -> PdfRang
     return PdfRange(data=cut.pdf_bytes, numbers=cut.retained_page_indices, broken=tuple(lost))
 
 
+def without_pages(data: bytes, wanted: tuple[int, int] | None, skip: frozenset[int]) -> PdfRange:
+    """Return the range without the pages of `skip`, and without those that cannot be opened.
+
+    Raises:
+        BrokenDocument: no page is left, or they cannot be taken out.
+    """
+    from docvortex.document.pdf.pdfium import (
+        get_loadable_pdfium_page_indices,
+        safe_rewrite_pdf_bytes_with_pdfium_result,
+    )
+
+    loadable, broken = get_loadable_pdfium_page_indices(data, *(wanted or (0, None)))
+    good = [page for page in loadable if page not in skip]
+    if not good:
+        raise BrokenDocument("No page of the document can be read.")
+    cut = safe_rewrite_pdf_bytes_with_pdfium_result(data, page_indices=good)
+    if cut.used_original or cut.retained_page_indices is None:
+        raise BrokenDocument("The pages that can be read cannot be taken out of the PDF: it is damaged.")
+    lost = sorted({*broken, *cut.broken_page_indices} - skip)
+    return PdfRange(data=cut.pdf_bytes, numbers=cut.retained_page_indices, broken=tuple(lost))
+
+
 def classify(data: bytes) -> Literal["txt", "ocr"]:
     """Return MinerU's own answer to method auto for a PDF: a sample of up to ten pages, 5 to 15 ms each."""
     from docvortex.document.pdf import PDFDocument

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from docfleet.records import Claim, ProcessIdentity, Stage, WorkerReport
+from docfleet.errors import InternalError
+from docfleet.records import Claim, ProcessIdentity, ShardPlan, Stage, WorkerReport
+from docfleet.sharding.verdicts import Verdict
 from docfleet.store.sqlite.connection import Database, first
 from docfleet.store.sqlite.endings import deliver, fail_job
+from docfleet.store.sqlite.failures import Retries, end_attempt
+from docfleet.store.sqlite.plans import enter_shards
 from docfleet.store.sqlite.rows import claim_from, lease_values, to_json, worker_values
 from docfleet.store.sqlite.statements import sql
+
+#: Seconds that a failed shard waits for another worker before the one that failed may have it again.
+_PATIENCE = 2.0
 
 
 class SqliteClaims(Database):
@@ -25,20 +33,52 @@ class SqliteClaims(Database):
             connection.execute(sql("announce"), values)
 
     def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
-        """Take the next shard: oldest job first, then page order; a document stage once its page stage is done."""
-        if not self._rows("anything_claimable"):
-            return None
+        """Take the shard whose turn it is; a document stage once its page stage is done."""
         now = self._clock()
+        if not self._rows("anything_claimable", now=now):
+            return None
         with self._writing(durable=False) as connection:
-            shard = first(connection, "claim_next", pid=owner.pid, started=owner.started, slot=slot, now=now)
+            values = {"pid": owner.pid, "started": owner.started, "slot": slot, "now": now, "patience": _PATIENCE}
+            shard = first(connection, "claim_next", **values)
             if shard is None:
                 return None
+            connection.execute(sql("advance_turn"), {"turn": shard["turn"]})
             connection.execute(sql("start_job"), {"job": shard["job"], "now": now})
             job = first(connection, "claimed_job", job=shard["job"])
-            of_document = Stage(shard["stage"]) is Stage.DOCUMENT
-            parts = connection.execute(sql("finished_parts"), {"job": shard["job"]}).fetchall() if of_document else ()
+            stage, parts, given_up = Stage(shard["stage"]), [], []
+            if stage is Stage.DOCUMENT:
+                parts = connection.execute(sql("finished_parts"), {"job": shard["job"]}).fetchall()
+            if stage in (Stage.DOCUMENT, Stage.WHOLE):
+                given_up = connection.execute(sql("pages_given_up"), {"job": shard["job"]}).fetchall()
         assert job is not None, "shards are removed with their job"
-        return claim_from(shard, job, parts, owner)
+        return claim_from(shard, job, parts, given_up, owner)
+
+    def serving(self) -> int:
+        """Return the number of workers that are ready or busy."""
+        return int(self._rows("serving")[0]["workers"])
+
+    def limit(self, claim: Claim, seconds: float) -> bool:
+        """Set the lease's deadline, `seconds` from now."""
+        with self._writing(durable=False) as connection:
+            return first(connection, "limit", **_lease(claim), deadline=self._clock() + seconds) is not None
+
+    def split(self, claim: Claim, shards: Sequence[ShardPlan], decisions: dict[str, Any]) -> bool:
+        """Replace a held whole shard by page shards and a document shard, all or nothing."""
+        with self._writing(durable=False) as connection:
+            taken = first(connection, "take_apart", **_lease(claim))
+            if taken is None:
+                return False
+            if not any(plan.stage is Stage.PAGES for plan in shards):
+                raise InternalError("A shard is cut into page shards and one document shard.")
+            connection.execute(sql("keep_decisions"), {"job": taken["job"], "decisions": to_json(decisions)})
+            enter_shards(connection, taken["job"], shards, taken["turn"])
+        return True
+
+    def stumble(self, claim: Claim, error: dict[str, Any], *, max_attempts: int, delay: float = 0.0) -> Verdict | None:
+        """End an attempt that the engine gave up, durably; what comes next depends on shard and attempt."""
+        retries = Retries(max_attempts=max_attempts, delay=delay, by_engine=True)
+        with self._writing(durable=True) as connection:
+            return end_attempt(connection, _lease(claim), to_json(error), retries, self._clock())
 
     def beat(self, claim: Claim, pages_done: int) -> bool:
         """Extend the lease and record progress, which never goes back within an attempt."""

@@ -23,11 +23,11 @@ def deliver(
     if shard is None:
         return False
     job, stage, pages = shard["job"], Stage(shard["stage"]), shard["pages"]
-    if stage is not Stage.DOCUMENT:
+    if stage in (Stage.PAGES, Stage.WHOLE):
         _record_speed(connection, pages, now)
-    if stage is Stage.PAGES:
+    if stage in (Stage.PAGES, Stage.PROBE):
         connection.execute(sql("advance_job"), {"job": job})
-        connection.execute(sql("ready_document_stage"), {"job": job})
+        settle(connection, job, now)
         return True
     failed = len(report.get("failed_pages") or ())
     state = JobState.PARTIAL if failed else JobState.COMPLETED
@@ -35,6 +35,27 @@ def deliver(
     connection.execute(sql("finish_job"), values)
     count(connection, state.value)
     count(connection, "pages", max(0, pages - failed))
+    return True
+
+
+def settle(connection: sqlite3.Connection, job: int, now: float) -> bool:
+    """Let the job's last stage begin if all its parts have ended; fail the job if not one could be read.
+
+    Where probes found no page to leave out, the whole is tried once more, too: whatever killed it may be gone.
+
+    Returns:
+        Whether the job failed.
+    """
+    parts = first(connection, "parts_so_far", job=job)
+    assert parts is not None, "it counts"
+    if parts["open"]:
+        return False
+    if parts["done"]:
+        connection.execute(sql("ready_last_stage"), {"job": job})
+        return False
+    last = first(connection, "last_error", job=job)
+    assert last is not None, "a part that failed has an error"
+    fail_job(connection, job, last["error"], now)
     return True
 
 

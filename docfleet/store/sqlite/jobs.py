@@ -11,6 +11,7 @@ from docfleet.records import Document, Job, JobState, Shard, ShardPlan, Stage, W
 from docfleet.store.interface import Totals
 from docfleet.store.sqlite.connection import Database
 from docfleet.store.sqlite.endings import SPEED_WINDOW
+from docfleet.store.sqlite.plans import enter_shards
 from docfleet.store.sqlite.rows import id_list, job_from, shard_from, text, worker_from
 from docfleet.store.sqlite.statements import sql
 
@@ -37,7 +38,8 @@ class SqliteJobs(Database):
         columns |= {"sha256": document.sha256, "pages": document.pages, "options": options.model_dump_json()}
         with self._writing(durable=True) as connection:
             number = connection.execute(sql("insert_job"), {"id": job_id, "now": now, **columns}).lastrowid
-            connection.executemany(sql("insert_shard"), [{"job": number, **_shard_columns(plan)} for plan in shards])
+            assert number is not None, "an insert gives the row a number"
+            enter_shards(connection, number, shards)
         return Job(id=job_id, state=JobState.QUEUED, document=document, options=options, created_at=now)
 
     def job(self, job_id: str) -> Job | None:
@@ -69,11 +71,6 @@ class SqliteJobs(Database):
         """Forget a job and its shards, durably: its files may go when this returns. Leases on it are lost."""
         with self._writing(durable=True) as connection:
             connection.execute(sql("remove"), {"id": job_id})
-
-
-def _shard_columns(plan: ShardPlan) -> dict[str, object]:
-    ready = int(plan.stage is not Stage.DOCUMENT)
-    return {"stage": plan.stage.value, "first_page": plan.first_page, "last_page": plan.last_page, "ready": ready}
 
 
 def _check_plan(shards: Sequence[ShardPlan]) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from docfleet.records import ProcessIdentity, Shard
-from docfleet.store.sqlite.connection import first
-from docfleet.store.sqlite.endings import count, fail_job
+from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.jobs import SqliteJobs
 from docfleet.store.sqlite.rows import id_list, lease_values, shard_from, text, to_json
 from docfleet.store.sqlite.statements import sql
@@ -20,21 +19,14 @@ class SqliteLeases(SqliteJobs):
         """Return every shard that a worker holds."""
         return [shard_from(row) for row in self._rows("leases")]
 
-    def give_back(self, shard: Shard, *, cause: dict[str, Any], max_attempts: int) -> bool:
-        """End a lease: queue the shard again with `cause` as its error, or fail its job after `max_attempts`."""
+    def give_back(self, shard: Shard, *, cause: dict[str, Any], max_attempts: int, delay: float = 0.0) -> bool:
+        """End a lease: queue the shard again with `cause` as its error; after `max_attempts` halve it or fail."""
         if shard.owner is None:
             return False
-        lease, told, now = lease_values(shard.id, shard.attempt, shard.owner), to_json(cause), self._clock()
+        lease = lease_values(shard.id, shard.attempt, shard.owner)
+        retries = Retries(max_attempts=max_attempts, delay=delay, by_engine=False)
         with self._writing(durable=True) as connection:
-            if shard.attempt < max_attempts:
-                ended = first(connection, "requeue_shard", **lease, error=told)
-                if ended is not None:
-                    count(connection, "retries")
-            else:
-                ended = first(connection, "fail_shard", **lease, error=told, now=now)
-                if ended is not None:
-                    fail_job(connection, ended["job"], told, now)
-        return ended is not None
+            return end_attempt(connection, lease, to_json(cause), retries, self._clock()) is not None
 
     def retire(self, slot: int, identity: ProcessIdentity, detail: str) -> None:
         """Mark the slot's worker as gone, unless a newer process has taken the slot."""

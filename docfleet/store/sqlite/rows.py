@@ -11,6 +11,7 @@ from docfleet.options import ParseOptions
 from docfleet.records import (
     Claim,
     Document,
+    FailedPage,
     Job,
     JobState,
     ProcessIdentity,
@@ -71,13 +72,20 @@ def shard_from(row: sqlite3.Row) -> Shard:
         claimed_at=row["claimed_at"],
         heartbeat_at=row["heartbeat_at"],
         finished_at=row["finished_at"],
+        deadline_at=row["deadline_at"],
         output=row["output"],
         error=_from_json(row["error"]),
     )
 
 
-def claim_from(shard: sqlite3.Row, job: sqlite3.Row, parts: Iterable[sqlite3.Row], owner: ProcessIdentity) -> Claim:
-    """Put a claim together from the rows of its shard, its job and its finished parts."""
+def claim_from(
+    shard: sqlite3.Row,
+    job: sqlite3.Row,
+    parts: Iterable[sqlite3.Row],
+    given_up: Iterable[sqlite3.Row],
+    owner: ProcessIdentity,
+) -> Claim:
+    """Put a claim together from the rows of its shard, its job, its finished parts and its pages given up."""
     return Claim(
         shard_id=shard["id"],
         attempt=shard["attempt"],
@@ -89,6 +97,8 @@ def claim_from(shard: sqlite3.Row, job: sqlite3.Row, parts: Iterable[sqlite3.Row
         document=_document_from(job),
         options=ParseOptions.model_validate_json(job["options"]),
         parts=tuple(part["output"] for part in parts),
+        failed_pages=tuple(FailedPage(page=row["first_page"], cause=_cause(row["error"])) for row in given_up),
+        decisions=_from_json(job["decisions"]) or {},
     )
 
 
@@ -136,6 +146,10 @@ def _document_from(row: sqlite3.Row) -> Document:
     return Document(
         filename=row["filename"], suffix=row["suffix"], size=row["size"], sha256=row["sha256"], pages=row["pages"]
     )
+
+
+def _cause(error: str | None) -> str:
+    return str((_from_json(error) or {}).get("message", ""))
 
 
 def _from_json(column: str | None) -> dict[str, Any] | None:

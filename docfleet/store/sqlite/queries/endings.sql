@@ -7,11 +7,32 @@ SET state = 'done', pages_done = last_page - first_page + 1, finished_at = :now,
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
 RETURNING job, stage, pages_done AS pages
 
--- name: ready_document_stage
-UPDATE shards SET ready = 1
-WHERE job = :job AND stage = 'document' AND ready = 0 AND NOT EXISTS (
-    SELECT 1 FROM shards AS part WHERE part.job = :job AND part.stage = 'pages' AND part.state <> 'done'
-)
+-- What the rest of the job waits for: parts still under way, and parts that are there.
+-- name: parts_so_far
+SELECT
+    count(*) FILTER (WHERE state IN ('queued', 'running')) AS open, count(*) FILTER (WHERE state = 'done') AS done
+FROM shards WHERE job = :job AND stage IN ('pages', 'probe')
+
+-- name: ready_last_stage
+UPDATE shards SET ready = 1 WHERE job = :job AND stage IN ('document', 'whole') AND ready = 0
+
+-- name: last_error
+SELECT error FROM shards WHERE job = :job AND error IS NOT NULL ORDER BY id DESC LIMIT 1
+
+-- name: held_shard
+SELECT job, stage, first_page, last_page, attempt, halved, turn, worker_index
+FROM shards
+WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
+
+-- name: drop_shard
+DELETE FROM shards WHERE id = :shard
+
+-- name: insert_half
+INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, not_before, avoid_slot, halved, error)
+VALUES (:job, :stage, :first_page, :last_page, 'queued', 1, :turn, :not_before, :avoid_slot, 1, :error)
+
+-- name: wait_for_probes
+UPDATE shards SET ready = 0, halved = 1 WHERE id = :shard
 
 -- name: finish_job
 UPDATE jobs
@@ -26,7 +47,8 @@ RETURNING job
 -- name: requeue_shard
 UPDATE shards
 SET state = 'queued', pages_done = 0, owner_pid = NULL, owner_started = NULL, worker_index = NULL,
-    claimed_at = NULL, heartbeat_at = NULL, error = :error
+    claimed_at = NULL, heartbeat_at = NULL, deadline_at = NULL, error = :error, not_before = :not_before,
+    avoid_slot = :avoid_slot
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
 RETURNING job
 

@@ -5,8 +5,8 @@ INSERT INTO jobs (id, state, filename, suffix, size, sha256, pages, options, cre
 VALUES (:id, 'queued', :filename, :suffix, :size, :sha256, :pages, :options, :now)
 
 -- name: insert_shard
-INSERT INTO shards (job, stage, first_page, last_page, state, ready)
-VALUES (:job, :stage, :first_page, :last_page, 'queued', :ready)
+INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn)
+VALUES (:job, :stage, :first_page, :last_page, 'queued', :ready, :turn)
 
 -- name: job
 SELECT * FROM jobs WHERE id = :id
@@ -35,5 +35,5 @@ SELECT
     (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND state = 'queued') AS queued_jobs,
     (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND state = 'running') AS running_jobs,
     (SELECT coalesce(sum(last_page - first_page + 1), 0) FROM shards
-     WHERE state = 'queued' AND ready = 1 AND stage <> 'document') AS queued_pages,
+     WHERE state = 'queued' AND ready = 1 AND stage IN ('pages', 'whole')) AS queued_pages,
     (SELECT coalesce(sum(pages), 0) FROM throughput WHERE second > :since AND second <= :now) AS recent_pages

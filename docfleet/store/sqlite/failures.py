@@ -1,0 +1,76 @@
+"""How attempts end without a result: again, in halves, without a page, or not at all.
+
+Every function runs inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from docfleet.records import Stage
+from docfleet.sharding.cutting import halves
+from docfleet.sharding.verdicts import Failure, Verdict, after
+from docfleet.store.sqlite.connection import first
+from docfleet.store.sqlite.endings import count, fail_job, settle
+from docfleet.store.sqlite.statements import sql
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retries:
+    """How patiently a failed shard is treated."""
+
+    max_attempts: int
+    #: Seconds that the next attempt waits.
+    delay: float
+    #: Whether the engine gave up, and not its process.
+    by_engine: bool
+
+
+def end_attempt(
+    connection: sqlite3.Connection, lease: dict[str, object], error: str, retries: Retries, now: float
+) -> Verdict | None:
+    """End the lease as the verdict says. None: the lease is lost and nothing was done."""
+    held = first(connection, "held_shard", **lease)
+    if held is None:
+        return None
+    stage = Stage(held["stage"])
+    verdict = after(
+        Failure(
+            stage=stage,
+            pages=held["last_page"] - held["first_page"] + 1,
+            attempt=held["attempt"],
+            max_attempts=retries.max_attempts,
+            halved=bool(held["halved"]),
+            by_engine=retries.by_engine,
+        )
+    )
+    later = {"not_before": now + retries.delay, "avoid_slot": held["worker_index"]}
+    if verdict in (Verdict.RETRY, Verdict.PROBE):
+        connection.execute(sql("requeue_shard"), {**lease, **later, "error": error})
+        count(connection, "retries")
+    if verdict is Verdict.PROBE:
+        connection.execute(sql("wait_for_probes"), {"shard": lease["shard"]})
+        _insert_halves(connection, held, Stage.PROBE, later, error)
+    elif verdict is Verdict.BISECT:
+        connection.execute(sql("drop_shard"), {"shard": lease["shard"]})
+        _insert_halves(connection, held, stage, later, error)
+        count(connection, "retries")
+    elif verdict in (Verdict.QUARANTINE, Verdict.FAIL):
+        connection.execute(sql("fail_shard"), {**lease, "error": error, "now": now})
+        if verdict is Verdict.FAIL:
+            fail_job(connection, held["job"], error, now)
+        elif settle(connection, held["job"], now):
+            verdict = Verdict.FAIL
+    return verdict
+
+
+def _insert_halves(
+    connection: sqlite3.Connection, held: sqlite3.Row, stage: Stage, later: dict[str, object], error: str
+) -> None:
+    common = {"job": held["job"], "stage": stage.value, "turn": held["turn"], "error": error, **later}
+    rows = [
+        {**common, "first_page": first_page, "last_page": last_page}
+        for first_page, last_page in halves(held["first_page"], held["last_page"])
+    ]
+    connection.executemany(sql("insert_half"), rows)

@@ -1,0 +1,66 @@
+"""What a worker may not do with a shard: be silent, take too long, or take too much memory."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from docfleet.errors import DocfleetError, TooSlow, WorkerLost
+from docfleet.records import ProcessIdentity, Shard
+from docfleet.sharding.deadlines import Deadlines
+
+_MEGABYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The limits of every lease. They are looked at from outside: a worker that hangs cannot look at itself."""
+
+    max_attempts: int
+    #: Seconds without a heartbeat.
+    stale_seconds: float
+    deadlines: Deadlines
+    #: Resident memory of a worker with its children; 0 is no limit.
+    memory_bytes: int = 0
+
+    def lost(self, shard: Shard) -> DocfleetError:
+        """Return the cause for a worker that is gone."""
+        return WorkerLost(self._told(shard, "died"))
+
+    def broken(self, shard: Shard, owner: ProcessIdentity) -> DocfleetError | None:
+        """Return the cause for which a living worker has to be killed, or None while it keeps the limits."""
+        now = time.time()
+        silent = now - (shard.heartbeat_at or shard.claimed_at or now)
+        if silent > self.stale_seconds:
+            return WorkerLost(self._told(shard, f"was silent for {silent:.0f} s and was killed"))
+        begun = shard.claimed_at or now
+        deadline = shard.deadline_at or begun + self.deadlines.at_most(shard.last_page - shard.first_page + 1)
+        if now > deadline:
+            return TooSlow(self._told(shard, f"took longer than {deadline - begun:.0f} s and was killed"))
+        if self.memory_bytes and (held := group_bytes(owner.pid)) > self.memory_bytes:
+            told = f"took {held // _MEGABYTE} MB of memory (allowed: {self.memory_bytes // _MEGABYTE}) and was killed"
+            return WorkerLost(self._told(shard, told))
+        return None
+
+    def _told(self, shard: Shard, what: str) -> str:
+        # Pages as people count them: this is read by the caller.
+        first, last = shard.first_page + 1, shard.last_page + 1
+        pages = f"page {first}" if first == last else f"pages {first}-{last}"
+        return (
+            f"The worker {what} while it read {pages}, attempt {shard.attempt} of {self.max_attempts}. "
+            "If it happens again, the document is likely the cause."
+        )
+
+
+def group_bytes(pid: int) -> int:
+    """Return the resident memory of a process and all its children, in bytes; 0 if it is gone."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for member in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += member.memory_info().rss
+    return total

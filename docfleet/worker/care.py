@@ -1,0 +1,74 @@
+"""Around the parsing of a shard: how long it may take, whether the document is cut first, what a failure means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+from typing import Final
+
+from loguru import logger
+
+from docfleet.errors import DocfleetError, ParseFailed
+from docfleet.records import Claim, Stage
+from docfleet.sharding.cutting import cut
+from docfleet.sharding.deadlines import Deadlines, retry_delay
+from docfleet.sharding.verdicts import Verdict
+from docfleet.store.interface import Claims
+from docfleet.worker.bench import Bench, Work
+
+
+class Cut(Enum):
+    """The shard gave way to the shards that it was cut into."""
+
+    CUT = "cut"
+
+
+CUT: Final = Cut.CUT
+
+
+class Care:
+    """Stands between the rounds and the store."""
+
+    def __init__(self, *, claims: Claims, bench: Bench, deadlines: Deadlines, max_attempts: int) -> None:
+        self._claims = claims
+        self._bench = bench
+        self._deadlines = deadlines
+        self._max_attempts = max_attempts
+
+    def prepared(self, work: Work) -> Work | None:
+        """Set the deadline and decide whether the document is cut. None: it was, and the lease is over.
+
+        Engines live in workers, so the first worker to claim a document asks where it may be cut. What it learns on
+        the way goes along: to the shards, or into the work at hand.
+
+        Raises:
+            DocfleetError: the document cannot be opened.
+        """
+        claim = work.claim
+        pages = claim.last_page - claim.first_page + 1
+        self._claims.limit(claim, self._deadlines.seconds(claim.stage, work.choice.tier, pages))
+        if claim.stage is not Stage.WHOLE or pages < 2 or claim.failed_pages:
+            return work
+        cuts = self._bench.cuts(work)
+        if cuts is None:
+            return work
+        shards = cut(cuts, claim.first_page, max(1, self._claims.serving()))
+        if shards and self._claims.split(claim, shards, cuts.decisions):
+            logger.info("job {}: {} pages cut into {} shards", claim.job_id, pages, len(shards) - 1)
+            return None
+        return replace(work, request=replace(work.request, decisions=cuts.decisions))
+
+    def ended_job(self, claim: Claim, error: DocfleetError) -> bool:
+        """Record that the attempt failed. Return whether the job ended with it.
+
+        Only what an engine says of pages is looked into: a document that is encrypted, or too large, is so in each
+        of its halves.
+        """
+        told = error.record()
+        one_piece = claim.stage is Stage.DOCUMENT or (
+            claim.stage is Stage.WHOLE and (claim.first_page == claim.last_page or bool(claim.failed_pages))
+        )
+        if one_piece or not isinstance(error, ParseFailed):
+            return self._claims.fail(claim, told)
+        verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=retry_delay(claim.attempt))
+        return verdict is Verdict.FAIL
