@@ -67,6 +67,7 @@ class Settings(BaseModel):
     max_attempts: int = Field(3, ge=1, le=20, description="attempts at a document whose worker dies")
     stale_seconds: float = Field(60, ge=5, description="a worker silent for this long is killed and replaced")
     retention_hours: float = Field(168, ge=0, description="hours that results are kept; 0 keeps them for ever")
+    reuse_results: bool = Field(True, description="answer a document that was parsed before from its stored result")
     grace_seconds: float = Field(4, ge=0, le=60, description="seconds that requests get to end at shutdown")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 

@@ -18,8 +18,10 @@ from docfleet.files import DataFolder
 from docfleet.intake.accept import Intake
 from docfleet.intake.inspector import Inspector
 from docfleet.intake.receive import receive
+from docfleet.intake.reuse import Reuse
 from docfleet.records import WorkerSlot
 from docfleet.settings import Settings
+from docfleet.store.reuse import hand_on
 from docfleet.store.sqlite import SqliteStore, open_store
 from docfleet.supervisor.leases import LeaseKeeper
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
@@ -69,10 +71,11 @@ class ApiLife:
     def _doors(self, store: SqliteStore, inspector: Inspector, watch: JobWatch) -> Doors:
         settings = self.settings
         allowed = [*settings.allowed_server_urls, *([settings.vlm_server_url] if settings.vlm_server_url else [])]
+        reuse = Reuse(store, self.folder) if settings.reuse_results else None
         return Doors(
             store=store,
             folder=self.folder,
-            intake=Intake(store, self.folder, inspector, allowed_server_urls=allowed),
+            intake=Intake(store, self.folder, inspector, allowed_server_urls=allowed, reuse=reuse),
             receive=receive,
             watch=watch,
             body_limit=settings.max_body_mb * 1024 * 1024,
@@ -91,6 +94,8 @@ class ApiLife:
         retention = settings.retention_hours * 3600
         return [
             Chore("leases", keeper.look, _LEASE_INTERVAL),
+            # Of workers that died between delivering and handing on.
+            Chore("followers", lambda: hand_on(store, self.folder), _LEASE_INTERVAL),
             Chore("retention", lambda: retire_results(self.folder, store, retention), _RETENTION_INTERVAL),
         ]
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 from docfleet import logs
+from docfleet.engine.fingerprint import fingerprint
 from docfleet.engine.interface import EngineContext
 from docfleet.engine.registry import build_engines
 from docfleet.files import DataFolder, remove_tree
@@ -77,6 +78,7 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
     def load() -> None:
         for engine in engines:
             engine.load(context)
+        heart.able(fingerprint(engines, context))
 
     load_with_patience(load, heart)
     bench = Bench(plan.folder, engines)

@@ -46,6 +46,11 @@ class Heart:
             self._report = replace(self._report, state=state, detail=detail)
         self._announce()
 
+    def able(self, engines: str) -> None:
+        """Tell from the next announcement on what the loaded engines are: their fingerprint."""
+        with self._lock:
+            self._report = replace(self._report, engines=engines)
+
     def hold(self, claim: Claim) -> None:
         """Begin to beat for a shard."""
         with self._lock:

@@ -11,6 +11,7 @@ from loguru import logger
 from docfleet.errors import DocfleetError, ParseFailed
 from docfleet.records import Claim, ProcessIdentity, WorkerState
 from docfleet.store.interface import Claims
+from docfleet.store.reuse import Following, Recycling
 from docfleet.worker.bench import Bench, Outcome, Work
 from docfleet.worker.heart import Heart, LeaseLost
 
@@ -40,10 +41,14 @@ class Steps(Protocol):
         ...
 
 
+class RoundsStore(Claims, Following, Recycling, Protocol):
+    """What the rounds ask of a store."""
+
+
 class Rounds:
     """Serves one slot. What goes wrong with a document ends the document, not the worker."""
 
-    def __init__(self, *, claims: Claims, bench: Bench, heart: Heart, owner: ProcessIdentity, slot: int) -> None:
+    def __init__(self, *, claims: RoundsStore, bench: Bench, heart: Heart, owner: ProcessIdentity, slot: int) -> None:
         self._claims = claims
         self._bench = bench
         self._heart = heart
@@ -90,6 +95,7 @@ class Rounds:
         finally:
             if delivered:
                 self._bench.tidy(claim)
+                self._bench.hand_on(self._claims)
             else:
                 self._bench.discard(claim)
             self._heart.release(delivered=delivered)
