@@ -1,7 +1,8 @@
 """Engines with faults, for tests of everything around the engine. The file's name says what shall happen.
 
 `sleep-0.5-x.pdf` sleeps half a second a page; `die-once`, `die-always` SIGKILL the worker in mid-page; `raise`, `exit`
-and `hang` do what they say; `children` starts a render child that outlives the page, as MinerU's pools do.
+and `hang` do what they say; `leak-50` keeps 50 MB for ever; `children` starts a render child that outlives the page,
+as MinerU's pools do.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class FaultyEngine:
 
     def load(self, context: EngineContext) -> None:
         self._context = context
+        self._leaked: list[bytes] = []
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
         return None if tier is Tier.FLASH else "only flash."
@@ -58,6 +60,9 @@ class FaultyEngine:
         if "die-always" in name or ("die-once" in name and not died.exists()):
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        leak = re.search(r"leak-([0-9]+)", name)
+        if leak:
+            self._leaked.append(os.urandom(int(leak[1]) * 2**20))
         if "raise" in name:
             raise RuntimeError("a fault on purpose")
         if "exit" in name:

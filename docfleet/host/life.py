@@ -24,6 +24,7 @@ from docfleet.settings import Settings
 from docfleet.store.reuse import hand_on
 from docfleet.store.sqlite import SqliteStore, open_store
 from docfleet.supervisor.leases import LeaseKeeper
+from docfleet.supervisor.sizes import keep_within
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
 from docfleet.supervisor.watch import Chore, Watch
 from docfleet.web.doors import Doors
@@ -35,6 +36,7 @@ _Handler = Callable[[int, FrameType | None], None]
 #: Seconds between two looks at the leases: how long a dead worker's document waits for its second attempt.
 _LEASE_INTERVAL = 0.5
 _RETENTION_INTERVAL = 60.0
+_SIZE_INTERVAL = 5.0
 #: Seconds before the end of the grace time at which requests that still wait are told where their job is.
 _LAST_WORD = 1.0
 
@@ -91,11 +93,13 @@ class ApiLife:
         keeper = LeaseKeeper(
             store, self.folder, max_attempts=settings.max_attempts, stale_seconds=settings.stale_seconds
         )
+        room = int(settings.max_results_gb * 1e9)
         retention = settings.retention_hours * 3600
         return [
             Chore("leases", keeper.look, _LEASE_INTERVAL),
             # Of workers that died between delivering and handing on.
             Chore("followers", lambda: hand_on(store, self.folder), _LEASE_INTERVAL),
+            Chore("sizes", lambda: keep_within(self.folder, store, room), _SIZE_INTERVAL),
             Chore("retention", lambda: retire_results(self.folder, store, retention), _RETENTION_INTERVAL),
         ]
 

@@ -18,6 +18,8 @@ from docfleet.records import WorkerReport, WorkerSlot, WorkerState
 from docfleet.store.sqlite import open_store
 from docfleet.worker.bench import Bench
 from docfleet.worker.heart import Heart
+from docfleet.worker.memory import settle
+from docfleet.worker.recycling import Recycler, RecyclingLimits
 from docfleet.worker.rounds import Rounds, load_with_patience
 
 
@@ -32,6 +34,7 @@ class WorkerPlan:
     model_source: str
     vlm_server_url: str | None
     log_level: str
+    recycling: RecyclingLimits
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,10 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
         for engine in engines:
             engine.load(context)
         heart.able(fingerprint(engines, context))
+        settle()
 
     load_with_patience(load, heart)
     bench = Bench(plan.folder, engines)
-    return AssembledWorker(bench, heart, Rounds(claims=store, bench=bench, heart=heart, owner=owner, slot=index))
+    recycler = Recycler(plan.recycling, store, heart, owner=owner, slot=index)
+    rounds = Rounds(claims=store, bench=bench, heart=heart, recycler=recycler, owner=owner, slot=index)
+    return AssembledWorker(bench, heart, rounds)

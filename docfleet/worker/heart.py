@@ -35,6 +35,12 @@ class Heart:
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
+    @property
+    def report(self) -> WorkerReport:
+        """What the worker said of itself last."""
+        with self._lock:
+            return self._report
+
     def start(self) -> None:
         """Announce the worker and begin beating."""
         self._announce()

@@ -178,3 +178,17 @@ def test_removing_a_job_leaves_those_that_share_its_result(tmp_path: Path) -> No
         third = answer(serving, pdf(1))
         assert third["cached"]
         assert len(reads(serving)) == 1
+
+
+def test_results_over_the_size_limit_go_and_the_newest_document_is_still_answered(tmp_path: Path) -> None:
+    # The limit holds some 5 of these documents.
+    limit = str(5 * len(pdf(1)) / 1e9)
+    with running(tmp_path / "data", "--workers", "1", "--engines", FAULTY, "--max-results-gb", limit) as serving:
+        jobs = [answer(serving, blank_pdf(1), f"{number}.pdf")["job_id"] for number in range(12)]
+        wait_until(lambda: len([*serving.data.glob("jobs/*")]) <= 5)
+        states = [serving.get(f"/jobs/{job}").get("state") for job in jobs]
+        assert states[:7] == [None] * 7
+        assert states[-1] == "completed"
+        assert {path.name for path in serving.data.glob("jobs/*")} == {
+            job for job, state in zip(jobs, states, strict=True) if state
+        }
