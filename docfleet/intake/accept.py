@@ -93,10 +93,7 @@ class Intake:
         if reuse is None or not options.cache:
             return None
         # Bytes that were parsed before were inspected before.
-        served = await self._enter(lambda job_id: reuse.serve(job_id, upload, options))
-        if served is not None:
-            await asyncio.to_thread(remove_tree, upload.path)
-        return served
+        return await self._enter(lambda job_id: reuse.serve(job_id, upload, options))
 
     async def _enter(self, enter: Callable[[str], Entered]) -> Entered:
         job_id = new_job_id()

@@ -17,7 +17,7 @@ from loguru import logger
 from docfleet.errors import NotFound
 from docfleet.files import DataFolder, remove_tree
 from docfleet.intake.names import clean_filename
-from docfleet.intake.spool import Upload
+from docfleet.intake.spool import Upload, full_disk_told
 from docfleet.options import Format, ParseOptions
 from docfleet.process.identity import is_alive
 from docfleet.records import Document, Job, ShardPlan
@@ -46,6 +46,8 @@ class Reuse:
     def serve(self, job_id: str, upload: Upload, options: ParseOptions) -> Job | None:
         """Make a job that is completed at once with a stored result, durably; None where there is none.
 
+        Takes the upload's file if it does.
+
         Raises:
             InvalidPageRange: the pages are not in the document.
         """
@@ -56,21 +58,18 @@ class Reuse:
         source = self._store.reusable(reuse_key(document, options), engines)
         if source is None or source.output is None:
             return None
-        files: Sequence[str] = (source.report or {}).get("files", ())
+        served = None
         try:
-            output = link_result(self._folder, source.output, files, self._folder.result(job_id, 1))
+            files: Sequence[str] = (source.report or {}).get("files", ())
+            with full_disk_told():
+                output = link_result(self._folder, source.output, files, self._folder.result(job_id, 1))
+            # A crash before this leaves a folder that the store does not know; it is removed at the next start.
+            served = self._store.serve(job_id, document.filename, options, source, output)
         except NotFound as exc:
             logger.warning("job {} serves nobody any more: {}", source.id, exc.message)
-            remove_tree(self._folder.job(job_id))
             self._store.forget_result(source.id)
-            return None
-        try:
-            served = self._store.serve(job_id, document.filename, options, source, output)
-        except BaseException:
-            remove_tree(self._folder.job(job_id))
-            raise
-        if served is None:
-            remove_tree(self._folder.job(job_id))
+        finally:
+            remove_tree(upload.path if served is not None else self._folder.job(job_id))
         return served
 
     def accept(self, job_id: str, document: Document, options: ParseOptions, shards: Sequence[ShardPlan]) -> Job:
