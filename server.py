@@ -29,6 +29,7 @@ from docfleet.settings import Settings, parse_command_line
 from docfleet.sharding.deadlines import Deadlines
 from docfleet.worker.assembly import AssembledWorker, WorkerPlan, assemble
 from docfleet.worker.bench import Outcome, Work
+from docfleet.worker.recycling import RecyclingLimits
 from docfleet.worker.rounds import Rounds
 
 if __name__ == "__mp_main__":
@@ -153,6 +154,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         log_level=settings.log_level,
         deadlines=Deadlines.of(settings),
         max_attempts=settings.max_attempts,
+        recycling=recycling_limits(settings, machine.memory.total, len(slots)),
     )
     facts = {
         "version": __version__,
@@ -161,6 +163,16 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         "warnings": [*planned.warnings, *filter(None, [planned.performance_warning])],
     }
     return Fleet(workers, facts)
+
+
+def recycling_limits(settings: Settings, memory: int, workers: int) -> RecyclingLimits:
+    """Return how long workers live. By default a worker may fill its share of four fifths of the memory."""
+    share = int(memory * 0.8 / max(workers, 1))
+    return RecyclingLimits(
+        documents=settings.recycle_documents,
+        seconds=settings.recycle_hours * 3600,
+        rss=share if settings.recycle_rss_mb is None else settings.recycle_rss_mb * 2**20,
+    )
 
 
 def equip(worker: PlannedWorker, source: ModelSource, log_level: str) -> WorkerSlot:

@@ -87,6 +87,7 @@ class ParseOptions(BaseModel):
     end_page_id: int | None = Field(None, ge=0, description="last page, counted from 0, inclusive; null is the last")
     server_url: str | None = Field(None, max_length=2048, description="a VLM server that this server's settings allow")
     formats: tuple[Format, ...] = Field(DEFAULT_FORMATS, min_length=1, description="files to make of the document")
+    cache: bool = Field(True, description="false parses again whatever is stored, and serves nobody else with it")
 
     @field_validator("formats", mode="before")
     @classmethod

@@ -65,6 +65,8 @@ class WorkerState(StrEnum):
     BUSY = "busy"
     #: Its engine did not load; it tries again, later each time.
     FAILED = "failed"
+    #: It leaves, with no work in hand, so that a fresh process takes its slot.
+    RECYCLING = "recycling"
     GONE = "gone"
 
 
@@ -145,6 +147,8 @@ class Job:
     report: dict[str, Any] | None = None
     #: `DocfleetError.record()`; None unless failed.
     error: dict[str, Any] | None = None
+    #: Whether the result was made for another job of the same document and options.
+    cached: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,3 +214,5 @@ class WorkerReport:
     pages_done: int = 0
     #: Resident memory in bytes, children included.
     rss: int = 0
+    #: Fingerprint of what its engines would make of a document; empty until they are loaded.
+    engines: str = ""

@@ -41,6 +41,7 @@ def _blank(value: Any) -> Any:
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Host = Annotated[str, BeforeValidator(_known_host)]
 Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_blank)]
+Megabytes = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_blank)]
 Folder = Annotated[Path | None, BeforeValidator(_blank)]
 
 
@@ -78,6 +79,13 @@ class Settings(BaseModel):
     )
     stale_seconds: float = Field(60, ge=5, description="a worker silent for this long is killed and replaced")
     retention_hours: float = Field(168, ge=0, description="hours that results are kept; 0 keeps them for ever")
+    max_results_gb: float = Field(0, ge=0, description="GB of results kept, the oldest go first; 0 is no limit")
+    reuse_results: bool = Field(True, description="answer a document that was parsed before from its stored result")
+    recycle_documents: int = Field(1000, ge=0, description="documents after which a worker is replaced; 0 is never")
+    recycle_hours: float = Field(24, ge=0, description="hours after which a worker is replaced; 0 is never")
+    recycle_rss_mb: Megabytes = Field(
+        None, description="MB of resident memory over which a worker is replaced; by default its share; 0 is never"
+    )
     grace_seconds: float = Field(4, ge=0, le=60, description="seconds that requests get to end at shutdown")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 

@@ -1,7 +1,8 @@
 """Engines with faults, for tests of everything around the engine. The file's name says what shall happen.
 
 `sleep-0.5-x.pdf` sleeps half a second a page; `die-once`, `die-always` SIGKILL the worker in mid-page; `raise`, `exit`
-and `hang` do what they say; `children` starts a render child that outlives the page, as MinerU's pools do.
+and `hang` do what they say; `leak-50` keeps 50 MB for ever; `children` starts a render child that outlives the page,
+as MinerU's pools do.
 `page-3-hang`, `page-3-die`, `page-3-raise`, `page-3-garbage`, `page-3-eat` do it on page 3 (from 0) alone, whoever
 reads it; `cut` lets the document be cut at any page, `cut4` at every fourth.
 """
@@ -29,10 +30,11 @@ class FaultyEngine:
     """Makes one line of Markdown a page."""
 
     name: ClassVar[str] = "faulty"
-    version = "1"
+    version = os.environ.get("FAULTY_VERSION", "1")
 
     def load(self, context: EngineContext) -> None:
         self._context = context
+        self._leaked: list[bytes] = []
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
         return None if tier is Tier.FLASH else "only flash."
@@ -56,6 +58,9 @@ class FaultyEngine:
 
     def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:
         name = request.filename
+        # Beside the folder of jobs: one line for each document that was really read.
+        with (request.source.parents[2] / "read.log").open("a") as log:
+            log.write(f"{os.getpid()} {name}\n")
         if "children" in name:
             code = "import time; time.sleep(600)"
             child = subprocess.Popen([sys.executable, "-c", code])
@@ -92,6 +97,9 @@ class FaultyEngine:
         if "die-always" in name or ("die-once" in name and not died.exists()):
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        leak = re.search(r"leak-([0-9]+)", name)
+        if leak:
+            self._leaked.append(os.urandom(int(leak[1]) * 2**20))
         if "page-" in name:
             return
         if "raise" in name:

@@ -66,7 +66,9 @@ def start(data: Path, *arguments: str, wait: bool = True, under: tuple[str, ...]
     data.parent.mkdir(parents=True, exist_ok=True)
     log = data.parent / f"{data.name}.log"
     # A source that is set is not probed: tests stay off the network.
-    environ = os.environ | {"MINERU_MODEL_SOURCE": "local", "PYTHONUNBUFFERED": "1"} | environment
+    # Tests send the same bytes again and want them parsed again; those of reuse say --reuse-results.
+    quiet = {"MINERU_MODEL_SOURCE": "local", "PYTHONUNBUFFERED": "1", "DOCFLEET_REUSE_RESULTS": "false"}
+    environ = os.environ | quiet | environment
     with log.open("ab") as sink:
         process = subprocess.Popen(
             [*under, sys.executable, "server.py", "--port", str(port), "--data-dir", str(data), *arguments],

@@ -6,11 +6,12 @@ through it here. Extension point: `LitLoop.__call__`, run in the worker process 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from litserve.loops.base import LitLoop
 from litserve.specs.base import LitSpec
 
+from docfleet.process.groups import leave_with_children
 from docfleet.worker.rounds import Rounds, Steps
 
 
@@ -24,11 +25,12 @@ class WorkerApi(Steps, Protocol):
 
 
 class ClaimLoop(LitLoop):  # type: ignore[misc]
-    """Serves until the process ends."""
+    """Serves until the process is to be replaced."""
 
-    def __call__(self, lit_api: WorkerApi, device: str, worker_id: int, *_: Any) -> None:
-        """Never returns: LitServe would take that for a death and start another worker."""
+    def __call__(self, lit_api: WorkerApi, device: str, worker_id: int, *_: Any) -> NoReturn:
+        """Never returns: LitServe starts another worker in the place of one that is gone."""
         lit_api.rounds.serve(lit_api)
+        leave_with_children()
 
 
 class DoorSpec(LitSpec):  # type: ignore[misc]

@@ -18,12 +18,15 @@ from docfleet.files import DataFolder
 from docfleet.intake.accept import Intake
 from docfleet.intake.inspector import Inspector
 from docfleet.intake.receive import receive
+from docfleet.intake.reuse import Reuse
 from docfleet.records import WorkerSlot
 from docfleet.settings import Settings
 from docfleet.sharding.deadlines import Deadlines
+from docfleet.store.reuse import hand_on
 from docfleet.store.sqlite import SqliteStore, open_store
 from docfleet.supervisor.leases import LeaseKeeper
 from docfleet.supervisor.limits import Limits
+from docfleet.supervisor.sizes import keep_within
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
 from docfleet.supervisor.watch import Chore, Watch
 from docfleet.web.doors import Doors
@@ -35,6 +38,7 @@ _Handler = Callable[[int, FrameType | None], None]
 #: Seconds between two looks at the leases: how long a dead worker's document waits for its second attempt.
 _LEASE_INTERVAL = 0.5
 _RETENTION_INTERVAL = 60.0
+_SIZE_INTERVAL = 5.0
 #: Seconds before the end of the grace time at which requests that still wait are told where their job is.
 _LAST_WORD = 1.0
 
@@ -71,10 +75,11 @@ class ApiLife:
     def _doors(self, store: SqliteStore, inspector: Inspector, watch: JobWatch) -> Doors:
         settings = self.settings
         allowed = [*settings.allowed_server_urls, *([settings.vlm_server_url] if settings.vlm_server_url else [])]
+        reuse = Reuse(store, self.folder) if settings.reuse_results else None
         return Doors(
             store=store,
             folder=self.folder,
-            intake=Intake(store, self.folder, inspector, allowed_server_urls=allowed),
+            intake=Intake(store, self.folder, inspector, allowed_server_urls=allowed, reuse=reuse),
             receive=receive,
             watch=watch,
             body_limit=settings.max_body_mb * 1024 * 1024,
@@ -97,9 +102,13 @@ class ApiLife:
                 memory_bytes=settings.worker_memory_mb * 1024 * 1024,
             ),
         )
+        room = int(settings.max_results_gb * 1e9)
         retention = settings.retention_hours * 3600
         return [
             Chore("leases", keeper.look, _LEASE_INTERVAL),
+            # Of workers that died between delivering and handing on.
+            Chore("followers", lambda: hand_on(store, self.folder), _LEASE_INTERVAL),
+            Chore("sizes", lambda: keep_within(self.folder, store, room), _SIZE_INTERVAL),
             Chore("retention", lambda: retire_results(self.folder, store, retention), _RETENTION_INTERVAL),
         ]
 

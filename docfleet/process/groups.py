@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from typing import NoReturn
 
 import psutil
 
@@ -25,6 +26,14 @@ def kill_group(leader_pid: int) -> None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader_pid, signal.SIGKILL)
+
+
+def leave_with_children() -> NoReturn:
+    """End this process at once with status 0, and its children first. Nothing is waited for: pools may never end."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    os._exit(0)
 
 
 def reap_strays(known: set[int]) -> None:

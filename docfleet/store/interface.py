@@ -7,7 +7,7 @@ durable when it returns where the text says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +26,10 @@ class Totals:
     pages: int = 0
     #: Attempts that ended without a result and were tried again.
     retries: int = 0
+    #: Jobs that were served with the result of another.
+    cached: int = 0
+    #: Workers that left to be replaced.
+    recycled: int = 0
     queued_jobs: int = 0
     running_jobs: int = 0
     queued_pages: int = 0
@@ -124,7 +128,16 @@ class Claims(Changes, Protocol):
 class Jobs(Changes, Protocol):
     """The doors' side."""
 
-    def accept(self, job_id: str, document: Document, options: ParseOptions, shards: Sequence[ShardPlan]) -> Job:
+    def accept(
+        self,
+        job_id: str,
+        document: Document,
+        options: ParseOptions,
+        shards: Sequence[ShardPlan],
+        *,
+        reuse_key: str | None = None,
+        engines: Collection[str] = (),
+    ) -> Job:
         """Enter a job and its shards. Durable when it returns: an accepted job survives a power cut.
 
         Args:
@@ -132,6 +145,9 @@ class Jobs(Changes, Protocol):
             document: as it lies on disk.
             options: as the caller gave them.
             shards: one whole shard, or page shards and one document shard over all of them.
+            reuse_key: jobs of one key want the same result: while one of them is parsed, or where one of `engines`
+                has made it, the others wait for it (`docfleet.store.reuse`). None: this one is on its own.
+            engines: fingerprints of the workers whose stored results will do.
 
         Raises:
             InternalError: the shards are neither, or the id is taken.

@@ -174,6 +174,7 @@ class Answers:
             files={name: self._addresses.file(job.id, name) for name in report.get("files", ())},
             timings=report.get("timings", {}),
             warnings=list(report.get("warnings", ())),
+            cached=job.cached,
         )
 
 

@@ -78,6 +78,7 @@ def _view(job: Job, shards: list[Shard], addresses: Addresses) -> JobView:
         started_at=job.started_at,
         finished_at=job.finished_at,
         shards=[_shard(shard) for shard in shards],
+        cached=job.cached,
         error=Error.model_validate(job.error) if job.error else None,
         links=addresses.links(job.id),
     )

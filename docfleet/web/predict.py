@@ -95,7 +95,7 @@ class Predict:
         return list(await asyncio.gather(*(self._end_of(one) for one in entered)))
 
     async def _end_of(self, one: Entered) -> Entered:
-        if one.job is None:
+        if one.job is None or one.job.state.final:
             return one
         try:
             await self._doors.watch.wait(one.job.id, self._doors.wait_timeout)

@@ -65,6 +65,7 @@ class Answer(_Out):
     files: dict[Text, str] = Field(description="every file made: its name and where to get it")
     timings: dict[str, float] = Field(default={}, description="seconds by step")
     warnings: list[Text] = Field(default=[], description="anything asked for and not done")
+    cached: bool = Field(default=False, description="made for another request for the same; timings are that one's")
     markdown: Text | None = Field(
         default=None, description="text of document.md; null if markdown was not among the formats"
     )
@@ -121,6 +122,7 @@ class JobView(_Out):
     started_at: float | None = None
     finished_at: float | None = None
     shards: list[ShardView]
+    cached: bool = Field(default=False, description="made for another request for the same")
     error: Error | None = None
     links: Links
 
@@ -169,6 +171,8 @@ class TotalsView(_Out):
     failed: int
     pages: int
     retries: int = Field(description="attempts that ended without a result and were tried again")
+    cached: int = Field(description="documents that were served with the result of another request for the same")
+    recycled: int = Field(description="workers that were replaced to keep memory flat")
 
 
 class StatusView(_Out):

@@ -49,6 +49,8 @@ class Status:
                 failed=totals.failed,
                 pages=totals.pages,
                 retries=totals.retries,
+                cached=totals.cached,
+                recycled=totals.recycled,
             ),
             pages_per_second=totals.pages_per_second,
             waiting_requests=doors.watch.waiting,

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 from docfleet import logs
+from docfleet.engine.fingerprint import fingerprint
 from docfleet.engine.interface import EngineContext
 from docfleet.engine.registry import build_engines
 from docfleet.files import DataFolder, remove_tree
@@ -19,6 +20,8 @@ from docfleet.store.sqlite import open_store
 from docfleet.worker.bench import Bench
 from docfleet.worker.care import Care
 from docfleet.worker.heart import Heart
+from docfleet.worker.memory import settle
+from docfleet.worker.recycling import Recycler, RecyclingLimits
 from docfleet.worker.rounds import Rounds, load_with_patience
 
 
@@ -36,6 +39,7 @@ class WorkerPlan:
     deadlines: Deadlines
     #: Attempts at one page before it is given up.
     max_attempts: int
+    recycling: RecyclingLimits
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,12 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
     def load() -> None:
         for engine in engines:
             engine.load(context)
+        heart.able(fingerprint(engines, context))
+        settle()
 
     load_with_patience(load, heart)
     bench = Bench(plan.folder, engines)
     care = Care(claims=store, bench=bench, deadlines=plan.deadlines, max_attempts=plan.max_attempts)
-    rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, owner=owner, slot=index)
+    recycler = Recycler(plan.recycling, store, heart, owner=owner, slot=index)
+    rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, recycler=recycler, owner=owner, slot=index)
     return AssembledWorker(bench, heart, rounds)

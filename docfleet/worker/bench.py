@@ -19,6 +19,7 @@ from docfleet.files import DataFolder, remove_tree, sync_file, sync_folder
 from docfleet.options import ParseOptions
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import Cuts
+from docfleet.store.reuse import Following, hand_on
 
 #: Called with the pages finished so far in this shard.
 PagesDone = Callable[[int], None]
@@ -117,6 +118,11 @@ class Bench:
         """Remove what the job's attempts worked with, now that its result is recorded."""
         if claim.stage in (Stage.DOCUMENT, Stage.WHOLE):
             remove_tree(self._folder.work(claim.job_id))
+
+    def hand_on(self, store: Following) -> None:
+        """Serve those who wait for a result that was just delivered; what fails here, the supervisor does."""
+        with logger.catch(message="a result could not be handed on yet"):
+            hand_on(store, self._folder)
 
     def clear(self, claim: Claim) -> None:
         """Remove all files of a job that failed: its row keeps the cause, nobody can use the rest."""

@@ -35,6 +35,12 @@ class Heart:
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
+    @property
+    def report(self) -> WorkerReport:
+        """What the worker said of itself last."""
+        with self._lock:
+            return self._report
+
     def start(self) -> None:
         """Announce the worker and begin beating."""
         self._announce()
@@ -45,6 +51,11 @@ class Heart:
         with self._lock:
             self._report = replace(self._report, state=state, detail=detail)
         self._announce()
+
+    def able(self, engines: str) -> None:
+        """Tell from the next announcement on what the loaded engines are: their fingerprint."""
+        with self._lock:
+            self._report = replace(self._report, engines=engines)
 
     def hold(self, claim: Claim) -> None:
         """Begin to beat for a shard."""

@@ -11,9 +11,12 @@ from loguru import logger
 from docfleet.errors import DocfleetError, ParseFailed
 from docfleet.records import Claim, ProcessIdentity, WorkerState
 from docfleet.store.interface import Claims
+from docfleet.store.reuse import Following, Recycling
 from docfleet.worker.bench import Bench, Outcome, Work
 from docfleet.worker.care import CUT, Care, Cut
 from docfleet.worker.heart import Heart, LeaseLost
+from docfleet.worker.memory import give_back
+from docfleet.worker.recycling import Recycler
 
 #: Seconds between two looks for new work: soon after the last, and later on. A look takes no lock and costs
 #: microseconds; waking up for it is what an idle machine would notice.
@@ -41,24 +44,37 @@ class Steps(Protocol):
         ...
 
 
+class RoundsStore(Claims, Following, Recycling, Protocol):
+    """What the rounds ask of a store."""
+
+
 class Rounds:
     """Serves one slot. What goes wrong with a document ends the document, not the worker."""
 
     def __init__(
-        self, *, claims: Claims, bench: Bench, heart: Heart, care: Care, owner: ProcessIdentity, slot: int
+        self,
+        *,
+        claims: RoundsStore,
+        bench: Bench,
+        heart: Heart,
+        care: Care,
+        recycler: Recycler,
+        owner: ProcessIdentity,
+        slot: int,
     ) -> None:
         self._claims = claims
         self._care = care
         self._bench = bench
         self._heart = heart
+        self._recycler = recycler
         self._owner = owner
         self._slot = slot
         self._looked_at = 0.0
         self._worked_at = 0.0
 
     def serve(self, steps: Steps) -> None:
-        """Work for ever."""
-        while True:
+        """Work until this process is to be replaced; it holds nothing then."""
+        while not self._recycler.must_leave():
             claim = self._next()
             if claim is None:
                 idle = time.monotonic() - self._worked_at > IDLE_AFTER
@@ -95,8 +111,11 @@ class Rounds:
         finally:
             if delivered:
                 self._bench.tidy(claim)
+                self._bench.hand_on(self._claims)
             elif not cut:
                 self._bench.discard(claim)
+            # The caller has its answer already.
+            give_back()
             self._heart.release(delivered=delivered)
         if delivered:
             self._log(claim, time.perf_counter() - started)

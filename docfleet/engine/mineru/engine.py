@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -122,18 +121,15 @@ class MinerUEngine:
         """
         _ = self._readiness  # raises where nothing is loaded
         output.mkdir(parents=True, exist_ok=True)
-        try:
-            started = time.monotonic()
-            used, document = _document_of(request, tier, parts)
-            parsed = time.monotonic()
-            written = write_outputs(
-                document.middle, document.model, request.options, output, title=request.filename or "document"
-            )
-            rendered = time.monotonic()
-            delivered = len(document.middle.pages)
-            warnings = (*warnings_of(request, tier, used, document.middle), *written.warnings)
-        finally:
-            _release_memory()
+        started = time.monotonic()
+        used, document = _document_of(request, tier, parts)
+        parsed = time.monotonic()
+        written = write_outputs(
+            document.middle, document.model, request.options, output, title=request.filename or "document"
+        )
+        rendered = time.monotonic()
+        delivered = len(document.middle.pages)
+        warnings = (*warnings_of(request, tier, used, document.middle), *written.warnings)
         progress(request.last_page - request.first_page + 1)
         return ParseReport(
             tier=str(used),
@@ -177,10 +173,3 @@ def _document_of(request: ParseRequest, tier: Tier, parts: Sequence[Path]) -> tu
     # Empty parts say that the page stage found text of its own; without parts the question is still open.
     method: TextSource = "txt" if parts else request.options.method.value
     return tier, read_pdf_flash(request.source, method=method, page_range=wanted_range(request), skip=request.skipped)
-
-
-def _release_memory() -> None:
-    from mineru.model.runtime.memory import trim_process_heap
-
-    gc.collect()
-    trim_process_heap()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from docfleet.errors import InternalError
@@ -12,6 +12,7 @@ from docfleet.store.interface import Totals
 from docfleet.store.sqlite.connection import Database
 from docfleet.store.sqlite.endings import SPEED_WINDOW
 from docfleet.store.sqlite.plans import enter_shards
+from docfleet.store.sqlite.reuse import follow
 from docfleet.store.sqlite.rows import id_list, job_from, shard_from, text, worker_from
 from docfleet.store.sqlite.statements import sql
 
@@ -19,7 +20,16 @@ from docfleet.store.sqlite.statements import sql
 class SqliteJobs(Database):
     """Implements `Jobs`."""
 
-    def accept(self, job_id: str, document: Document, options: ParseOptions, shards: Sequence[ShardPlan]) -> Job:
+    def accept(
+        self,
+        job_id: str,
+        document: Document,
+        options: ParseOptions,
+        shards: Sequence[ShardPlan],
+        *,
+        reuse_key: str | None = None,
+        engines: Collection[str] = (),
+    ) -> Job:
         """Enter a job and its shards, durably.
 
         Args:
@@ -27,6 +37,8 @@ class SqliteJobs(Database):
             document: as it lies on disk.
             options: kept whole, so that later defaults do not change an accepted job.
             shards: one `whole` shard, or `pages` shards and one `document` shard over all of them.
+            reuse_key: jobs of one key want the same result; None: this one is on its own.
+            engines: fingerprints of the workers whose stored results will do.
 
         Raises:
             InternalError: the shards are none of both, or the id is taken.
@@ -40,6 +52,8 @@ class SqliteJobs(Database):
             number = connection.execute(sql("insert_job"), {"id": job_id, "now": now, **columns}).lastrowid
             assert number is not None, "an insert gives the row a number"
             enter_shards(connection, number, shards)
+            if reuse_key is not None:
+                follow(connection, number, reuse_key, engines)
         return Job(id=job_id, state=JobState.QUEUED, document=document, options=options, created_at=now)
 
     def job(self, job_id: str) -> Job | None:

@@ -43,7 +43,7 @@ def job_from(row: sqlite3.Row) -> Job:
     return Job(
         id=row["id"],
         state=JobState(row["state"]),
-        document=_document_from(row),
+        document=document_from(row),
         options=ParseOptions.model_validate_json(row["options"]),
         created_at=row["created_at"],
         started_at=row["started_at"],
@@ -52,6 +52,7 @@ def job_from(row: sqlite3.Row) -> Job:
         output=row["output"],
         report=_from_json(row["report"]),
         error=_from_json(row["error"]),
+        cached=bool(row["cached"]),
     )
 
 
@@ -94,7 +95,7 @@ def claim_from(
         first_page=shard["first_page"],
         last_page=shard["last_page"],
         job_id=job["job_id"],
-        document=_document_from(job),
+        document=document_from(job),
         options=ParseOptions.model_validate_json(job["options"]),
         parts=tuple(part["output"] for part in parts),
         failed_pages=tuple(FailedPage(page=row["first_page"], cause=_cause(row["error"])) for row in given_up),
@@ -116,6 +117,7 @@ def worker_from(row: sqlite3.Row) -> WorkerReport:
         documents_done=row["documents_done"],
         pages_done=row["pages_done"],
         rss=row["rss"],
+        engines=row["engines"],
     )
 
 
@@ -134,6 +136,7 @@ def worker_values(report: WorkerReport, now: float) -> dict[str, object]:
         "documents_done": report.documents_done,
         "pages_done": report.pages_done,
         "rss": report.rss,
+        "engines": report.engines,
     }
 
 
@@ -142,7 +145,8 @@ def lease_values(shard_id: int, attempt: int, owner: ProcessIdentity) -> dict[st
     return {"shard": shard_id, "attempt": attempt, "pid": owner.pid, "started": owner.started}
 
 
-def _document_from(row: sqlite3.Row) -> Document:
+def document_from(row: sqlite3.Row) -> Document:
+    """Read what a row of `jobs` says of the document."""
     return Document(
         filename=row["filename"], suffix=row["suffix"], size=row["size"], sha256=row["sha256"], pages=row["pages"]
     )

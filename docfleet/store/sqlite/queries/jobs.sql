@@ -32,6 +32,8 @@ SELECT
     (SELECT value FROM counters WHERE name = 'failed') AS failed,
     (SELECT value FROM counters WHERE name = 'pages') AS pages,
     (SELECT value FROM counters WHERE name = 'retries') AS retries,
+    (SELECT value FROM counters WHERE name = 'cached') AS cached,
+    (SELECT value FROM counters WHERE name = 'recycled') AS recycled,
     (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND state = 'queued') AS queued_jobs,
     (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND state = 'running') AS running_jobs,
     (SELECT coalesce(sum(last_page - first_page + 1), 0) FROM shards

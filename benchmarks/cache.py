@@ -1,0 +1,66 @@
+"""What a cached answer takes: `python -m benchmarks.cache [DOCUMENT] [--requests 300]`.
+
+The same document is sent again and again over one connection; beside it, the same with `cache=false` against an engine
+that does nothing (all of the road but the parse), so that the price of the road itself is seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import requests
+
+from tests.serving import FAULTY, blank_pdf, running
+
+
+def times(url: str, content: bytes, number: int, **options: str) -> list[float]:
+    """Return the seconds of each request, sorted."""
+    found = []
+    with requests.Session() as session:
+        for _ in range(number):
+            started = time.perf_counter()
+            response = session.post(
+                f"{url}/predict", data=content, params=options, headers={"Content-Type": "application/pdf"}, timeout=60
+            )
+            found.append(time.perf_counter() - started)
+            response.raise_for_status()
+            assert response.json()["cached"] is ("cache" not in options)
+    return sorted(found)
+
+
+def show(name: str, seconds: list[float]) -> None:
+    p50, p95 = statistics.median(seconds), seconds[int(len(seconds) * 0.95)]
+    print(f"{name:<32} p50 {p50 * 1e3:6.2f} ms   p95 {p95 * 1e3:6.2f} ms   min {seconds[0] * 1e3:6.2f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("document", nargs="?", help="a PDF; by default ten empty pages")
+    parser.add_argument("--requests", type=int, default=300)
+    args = parser.parse_args()
+    content = Path(args.document).read_bytes() if args.document else blank_pdf(10)
+    engines = () if args.document else ("--engines", FAULTY)
+    options = ("--workers", "1", "--reuse-results", "--log-level", "warning", *engines)
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data", *options) as serving:
+        serving.predict(content, "document.pdf").raise_for_status()
+        print(f"{len(content)} bytes, {args.requests} requests, one after the other")
+        show("cached", times(serving.url, content, args.requests))
+        if not args.document:
+            show("cache=false, engine does nothing", times(serving.url, content, args.requests // 3, cache="false"))
+        probe = sorted(seconds_of(serving.url) for _ in range(args.requests))
+        show("GET /livez", probe)
+
+
+def seconds_of(url: str) -> float:
+    """Return what the smallest request takes, with a connection of its own."""
+    started = time.perf_counter()
+    requests.get(f"{url}/livez", timeout=10).raise_for_status()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

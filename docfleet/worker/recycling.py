@@ -1,0 +1,71 @@
+"""When a worker leaves so that a fresh process takes its slot: parsers and their libraries grow with what they read.
+
+It leaves between two shards, with none in hand, and only if it is its turn: one worker of the fleet at a time, the
+next one once the last one's replacement is ready.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from loguru import logger
+
+from docfleet.records import ProcessIdentity, WorkerReport, WorkerState
+from docfleet.store.reuse import Recycling
+from docfleet.worker.heart import Heart
+
+#: Seconds between two requests for the turn.
+_ASK_AGAIN = 1.0
+#: A worker whose engines alone fill its share would be replaced after each document: it may grow by this factor.
+_GROWTH = 1.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecyclingLimits:
+    """How long a worker may live. 0 is for ever."""
+
+    documents: int = 0
+    seconds: float = 0
+    #: Resident memory in bytes, children included.
+    rss: int = 0
+
+
+class Recycler:
+    """Tells one worker when to leave."""
+
+    def __init__(
+        self, limits: RecyclingLimits, turns: Recycling, heart: Heart, *, owner: ProcessIdentity, slot: int
+    ) -> None:
+        """Make the recycler of a worker whose engines are loaded: its memory now is what it cannot do without."""
+        self._limits = limits
+        self._turns = turns
+        self._heart = heart
+        self._owner = owner
+        self._slot = slot
+        self._highest = max(limits.rss, int(heart.report.rss * _GROWTH)) if limits.rss else 0
+        self._ask_at = 0.0
+
+    def must_leave(self) -> bool:
+        """Return whether the worker has to leave now, and if so say so. Ask between shards; costs microseconds."""
+        reason = self._reason(self._heart.report)
+        if reason is None or time.monotonic() < self._ask_at:
+            return False
+        self._ask_at = time.monotonic() + _ASK_AGAIN
+        if not self._turns.may_recycle(self._owner, self._slot):
+            return False
+        logger.info("this worker is replaced: {}", reason)
+        self._heart.tell(WorkerState.RECYCLING, reason)
+        return True
+
+    def _reason(self, report: WorkerReport) -> str | None:
+        limits, age = self._limits, time.time() - report.started_at
+        if not report.documents_done:
+            return None
+        if limits.documents and report.documents_done >= limits.documents:
+            return f"it has read {report.documents_done} documents"
+        if limits.seconds and age >= limits.seconds:
+            return f"it has run for {age / 3600:.1f} hours"
+        if self._highest and report.rss > self._highest:
+            return f"it holds {report.rss / 2**20:.0f} MB"
+        return None

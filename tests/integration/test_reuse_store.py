@@ -1,0 +1,177 @@
+"""Leaders and followers, sizes and turns, in the real store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from docfleet.files import DataFolder, new_job_id
+from docfleet.options import ParseOptions
+from docfleet.records import Job, JobState, ProcessIdentity, ShardPlan, Stage, WorkerReport, WorkerState
+from docfleet.store.reuse import hand_on
+from docfleet.store.sqlite import SqliteStore, open_store
+from docfleet.supervisor.sizes import keep_within
+from tests.integration.store_house import LOST, ME, OTHER, a_document, job_of, must_claim, report
+
+WHOLE = ShardPlan(stage=Stage.WHOLE, first_page=0, last_page=2)
+ENGINES = "fingerprint"
+
+
+@dataclass
+class Room:
+    store: SqliteStore
+    folder: DataFolder
+    now: float = 1000.0
+
+    def accept(self, key: str | None = "key") -> Job:
+        return self.store.accept(new_job_id(), a_document(), ParseOptions(), [WHOLE], reuse_key=key, engines=[ENGINES])
+
+    def deliver(self, size: int = 100, **extra: object) -> str:
+        """Do the next shard as the worker in slot 0 would; return the job's id."""
+        self.announce(WorkerState.BUSY)
+        claim = must_claim(self.store)
+        output = self.folder.result(claim.job_id, claim.attempt)
+        (output / "images").mkdir(parents=True)
+        (output / "document.md").write_bytes(b"x" * size)
+        (output / "images" / "a.png").write_bytes(b"y")
+        told = report(3, **{"files": ["document.md", "images/a.png"], **extra})
+        assert self.store.complete(claim, output=self.folder.relative(output), report=told)
+        self.now += 1
+        return claim.job_id
+
+    def announce(self, state: WorkerState, identity: ProcessIdentity = ME, slot: int = 0) -> None:
+        self.store.announce(WorkerReport(slot=slot, identity=identity, device="cpu", state=state, engines=ENGINES))
+
+    def states(self, jobs: list[Job]) -> list[JobState]:
+        return [job_of(self.store, job).state for job in jobs]
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    folder = DataFolder(tmp_path / "data")
+    folder.create()
+    room: Room
+    with open_store(folder.database, clock=lambda: room.now) as store:
+        room = Room(store, folder)
+        yield room
+
+
+def test_followers_offer_no_work_and_get_the_result_in_their_own_folders(room: Room) -> None:
+    jobs = [room.accept() for _ in range(4)]
+    assert room.deliver() == jobs[0].id
+    assert room.store.claim(ME, 0) is None
+    assert room.states(jobs) == [JobState.COMPLETED, *[JobState.QUEUED] * 3]
+    assert hand_on(room.store, room.folder) == 3
+    assert hand_on(room.store, room.folder) == 0
+    for job in jobs[1:]:
+        ended = job_of(room.store, job)
+        assert (ended.state, ended.cached, ended.pages_done) == (JobState.COMPLETED, True, 3)
+        assert ended.output is not None
+        assert room.folder.absolute(ended.output).is_relative_to(room.folder.job(job.id))
+        assert (room.folder.absolute(ended.output) / "images" / "a.png").read_bytes() == b"y"
+    assert (room.store.totals().completed, room.store.totals().cached, room.store.totals().pages) == (4, 3, 3)
+
+
+def end_failed(room: Room) -> None:
+    room.store.fail(must_claim(room.store), LOST)
+
+
+def end_lost(room: Room) -> None:
+    must_claim(room.store)
+    (lease,) = room.store.leases()
+    room.store.give_back(lease, cause=LOST, max_attempts=1)
+
+
+def end_removed(room: Room) -> None:
+    claim = must_claim(room.store)
+    room.store.remove(claim.job_id)
+
+
+def end_vanished(room: Room) -> None:
+    job = room.deliver(files=["document.md", "missing.png"])
+    hand_on(room.store, room.folder)
+    assert room.store.reusable("key", [ENGINES]) is None, job
+
+
+@pytest.mark.parametrize("end", [end_failed, end_lost, end_removed, end_vanished])
+def test_whatever_ends_a_leader_its_oldest_follower_takes_its_place_alone(
+    room: Room, end: Callable[[Room], None]
+) -> None:
+    _, heir, *others = jobs = [room.accept() for _ in range(5)]
+    end(room)
+    assert room.states(jobs[1:]) == [JobState.QUEUED] * 4
+    assert room.deliver() == heir.id
+    assert room.store.claim(ME, 0) is None, "two jobs were promoted"
+    assert hand_on(room.store, room.folder) == 3
+    assert room.states([heir, *others]) == [JobState.COMPLETED] * 4
+
+
+def test_a_follower_that_was_removed_meanwhile_leaves_no_files(room: Room) -> None:
+    leader, follower = room.accept(), room.accept()
+    assert room.store.has_followers(leader.id)
+    room.deliver()
+    due = room.store.followers_due(10)
+    room.store.remove(follower.id)
+    room.store.followers_due = lambda limit: due  # type: ignore[method-assign]
+    assert hand_on(room.store, room.folder) == 0
+    assert [path.name for path in room.folder.jobs.iterdir()] == [leader.id]
+    assert not room.store.has_followers(leader.id)
+
+
+def test_a_result_serves_only_those_who_accept_its_engines_and_if_it_is_whole(room: Room) -> None:
+    room.accept()
+    done = room.deliver()
+    assert room.store.reusable("key", ["another", ENGINES]) == room.store.job(done)
+    assert room.store.reusable("key", ["another"]) is None
+    assert room.store.reusable("other key", [ENGINES]) is None
+    room.accept("partial")
+    room.deliver(failed_pages=[{"page": 1, "cause": "x"}])
+    assert room.store.reusable("partial", [ENGINES]) is None
+    room.accept("partial")
+    assert must_claim(room.store).document.pages == 3
+
+
+def test_jobs_without_a_key_stand_alone(room: Room) -> None:
+    jobs = [room.accept(None), room.accept(None)]
+    assert [room.deliver(), room.deliver()] == [job.id for job in jobs]
+    assert hand_on(room.store, room.folder) == 0
+
+
+def test_the_oldest_results_go_until_the_rest_fits_and_shared_files_count_once(room: Room) -> None:
+    first, follower, second, third = room.accept("a"), room.accept("a"), room.accept("b"), room.accept("c")
+    for _ in range(3):
+        room.deliver(size=1000)
+    room.now += 1
+    hand_on(room.store, room.folder)
+    running = room.accept("d")
+    must_claim(room.store)
+    assert keep_within(room.folder, room.store, 0) == 0
+    assert room.store.stored_bytes() == 3 * 1001
+    # Of two that share, the first frees nothing: the next oldest goes too.
+    assert keep_within(room.folder, room.store, 2500) == 2
+    assert room.store.known([job.id for job in (first, follower, second, third, running)]) == {
+        follower.id, third.id, running.id,
+    }  # fmt: skip
+    assert {path.name for path in room.folder.jobs.iterdir()} == {follower.id, third.id}
+    assert keep_within(room.folder, room.store, 1) == 2
+    assert room.store.stored_bytes() == 0
+    assert room.store.known([running.id]) == {running.id}
+
+
+def test_the_turn_to_be_replaced_comes_back_with_the_replacement_or_after_a_while(room: Room) -> None:
+    third = ProcessIdentity(pid=300, started=3)
+    room.announce(WorkerState.BUSY, ME, 0)
+    room.announce(WorkerState.READY, OTHER, 1)
+    assert room.store.may_recycle(ME, 0)
+    assert not room.store.may_recycle(OTHER, 1)
+    room.announce(WorkerState.LOADING, third, 0)
+    assert not room.store.may_recycle(OTHER, 1)
+    room.announce(WorkerState.READY, third, 0)
+    assert room.store.may_recycle(OTHER, 1)
+    assert not room.store.may_recycle(third, 0)
+    room.now += 601
+    assert room.store.may_recycle(third, 0)
+    assert room.store.totals().recycled == 3
