@@ -113,6 +113,9 @@ class Bench:
         remove_tree(self._folder.part(claim.job_id, claim.shard_id, claim.attempt))
         if claim.stage in (Stage.DOCUMENT, Stage.WHOLE):
             remove_tree(self._folder.result(claim.job_id, claim.attempt))
+        if not self._folder.source(claim.job_id, claim.document.suffix).exists():
+            # The job ended, and its folder was removed, while this attempt still wrote into it.
+            remove_tree(self._folder.job(claim.job_id))
 
     def tidy(self, claim: Claim) -> None:
         """Remove what the job's attempts worked with, now that its result is recorded."""
