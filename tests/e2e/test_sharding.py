@@ -99,4 +99,4 @@ def test_a_document_without_one_good_page_fails_and_leaves_nothing(tmp_path: Pat
         response = serving.predict(blank_pdf(4), "cut-raise.pdf", 120)
         assert response.status_code == 422
         assert "a fault on purpose" in response.json()["error"]["message"]
-        assert list((tmp_path / "data" / "jobs").iterdir()) == []
+        wait_until(lambda: list((tmp_path / "data" / "jobs").iterdir()) == [], seconds=10)

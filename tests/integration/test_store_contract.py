@@ -495,3 +495,125 @@ def test_asking_for_work_in_vain_is_no_change(store: Store, store_factory: Calla
 def test_work_that_waits_at_the_opening_is_noticed(store: Store, store_factory: Callable[[], Store]) -> None:
     accept(store)
     assert store_factory().changed()
+
+
+# --- cutting, limits and bad pages ---------------------------------------------------------------------------------
+
+
+def plans_of(*ranges: tuple[int, int]) -> list[ShardPlan]:
+    parts = [ShardPlan(stage=Stage.PAGES, first_page=first, last_page=last) for first, last in ranges]
+    return [*parts, ShardPlan(stage=Stage.DOCUMENT, first_page=0, last_page=ranges[-1][1])]
+
+
+def test_a_whole_shard_gives_way_to_its_parts_and_every_claim_carries_the_decisions(store: Store) -> None:
+    job = accept(store, pages=4)
+    whole = must_claim(store)
+    assert store.split(whole, plans_of((0, 1), (2, 3)), {"digital": [1]})
+    assert not store.beat(whole, 1)
+    assert not store.complete(whole, output="whole", report=report(4))
+    assert not store.split(whole, plans_of((0, 1), (2, 3)), {})
+    claims = [must_claim(store), must_claim(store, OTHER)]
+    assert [(claim.first_page, claim.last_page) for claim in claims] == [(0, 1), (2, 3)]
+    assert [claim.decisions for claim in claims] == [{"digital": [1]}] * 2
+    assert store.claim(ME, 0) is None
+    for claim in claims:
+        assert store.complete(claim, output=f"part-{claim.first_page}", report={})
+    last = must_claim(store)
+    assert (last.stage, last.parts, last.decisions) == (Stage.DOCUMENT, ("part-0", "part-2"), {"digital": [1]})
+    assert store.complete(last, output="r", report=report(4))
+    assert job_of(store, job).state is JobState.COMPLETED
+
+
+def test_a_page_shard_is_not_cut_again(store: Store) -> None:
+    accept_cut(store, (0, 3))
+    assert not store.split(must_claim(store), plans_of((0, 1), (2, 3)), {})
+    assert len(store.leases()) == 1
+
+
+def test_a_deadline_belongs_to_one_lease(store: Store) -> None:
+    accept(store, pages=1)
+    claim = must_claim(store)
+    assert store.leases()[0].deadline_at is None
+    before = time.time()
+    assert store.limit(claim, 60)
+    (lease,) = store.leases()
+    assert lease.deadline_at is not None
+    assert before + 60 <= lease.deadline_at <= time.time() + 60
+    _after_a_second_attempt(store)
+    assert store.leases()[0].deadline_at is None
+    assert not store.limit(claim, 60)
+
+
+def test_a_retry_waits_for_its_delay(store: Store) -> None:
+    accept(store, pages=1)
+    must_claim(store)
+    assert store.give_back(store.leases()[0], cause=LOST, max_attempts=3, delay=3600)
+    assert store.claim(OTHER, 1) is None
+
+
+def test_a_retry_goes_to_another_slot_while_one_serves(store: Store) -> None:
+    for slot, owner in enumerate((ME, OTHER)):
+        store.announce(WorkerReport(slot=slot, identity=owner, device="cpu", state=WorkerState.READY))
+    assert store.serving() == 2
+    accept(store, pages=1)
+    claim = store.claim(ME, 0)
+    assert claim is not None
+    assert store.give_back(store.leases()[0], cause=LOST, max_attempts=3)
+    assert store.claim(ME, 0) is None
+    assert store.claim(OTHER, 1) is not None
+
+
+def test_the_bad_page_of_a_cut_document_is_found_and_the_document_stage_is_told(store: Store) -> None:
+    job = accept_cut(store, (0, 3), (4, 7))
+    error = {"code": "parse_failed", "message": "Page 6 cannot be read.", "retryable": False}
+    for _ in range(40):
+        claim = must_claim(store)
+        if claim.stage is Stage.DOCUMENT:
+            break
+        if claim.first_page <= 6 <= claim.last_page:
+            store.stumble(claim, error, max_attempts=2)
+        else:
+            assert store.complete(claim, output=f"part-{claim.first_page}-{claim.last_page}", report={})
+    assert claim.parts == ("part-0-3", "part-4-5", "part-7-7")
+    assert [(page.page, page.cause) for page in claim.failed_pages] == [(6, "Page 6 cannot be read.")]
+    assert store.complete(claim, output="r", report=report(8, 6))
+    assert job_of(store, job).state is JobState.PARTIAL
+
+
+def test_the_bad_page_of_a_whole_document_is_probed_and_the_whole_read_without_it(store: Store) -> None:
+    job = accept(store, pages=5)
+    tried = []
+    for _ in range(40):
+        claim = must_claim(store)
+        tried.append((claim.stage, claim.first_page, claim.last_page))
+        bad = claim.first_page <= 1 <= claim.last_page and not claim.failed_pages
+        if bad:
+            (lease,) = store.leases()
+            assert store.give_back(lease, cause=LOST, max_attempts=1)
+        elif claim.stage is Stage.PROBE:
+            assert store.complete(claim, output="nothing", report={})
+        else:
+            break
+    assert tried[0] == (Stage.WHOLE, 0, 4)
+    assert {stage for stage, *_ in tried[1:-1]} == {Stage.PROBE}
+    assert tried[-1] == (Stage.WHOLE, 0, 4)
+    assert [page.page for page in claim.failed_pages] == [1]
+    assert store.complete(claim, output="r", report=report(5, 1))
+    assert job_of(store, job).state is JobState.PARTIAL
+
+
+def test_a_document_whose_every_page_fails_fails_with_the_last_cause(store: Store) -> None:
+    job = accept_cut(store, (0, 0), (1, 1))
+    for _ in range(2):
+        assert store.stumble(must_claim(store), LOST, max_attempts=1) is not None
+    failed = job_of(store, job)
+    assert (failed.state, failed.error) == (JobState.FAILED, LOST)
+    assert store.claim(ME, 0) is None
+
+
+def test_the_holder_of_an_old_lease_cannot_stumble(store: Store) -> None:
+    accept(store, pages=2)
+    stale = must_claim(store)
+    _after_a_second_attempt(store)
+    assert store.stumble(stale, LOST, max_attempts=1) is None
+    assert len(store.leases()) == 1
