@@ -138,10 +138,11 @@ class Answers:
             return
         try:
             before = head[:-1] + b',"markdown":"'
-            while piece := await run_sync(partial(_escaped_piece, markdown)):
-                yield before + piece
+            last = False
+            while not last:
+                piece, last = await run_sync(partial(_escaped_piece, markdown))
+                yield before + piece + (b'"}' if last else b"")
                 before = b""
-            yield before + b'"}'
         finally:
             markdown.close()
 
@@ -188,8 +189,10 @@ def json_of(view: BaseModel, status: int = 200, headers: dict[str, str] | None =
     return JsonBytes(view.model_dump(mode="json"), status, headers)
 
 
-def _escaped_piece(text: IO[str]) -> bytes:
-    return json.dumps(text.read(_PIECE), ensure_ascii=False)[1:-1].encode("utf-8")
+def _escaped_piece(text: IO[str]) -> tuple[bytes, bool]:
+    """Return the next piece, and whether it is the last: a read stops short only at the end."""
+    piece = text.read(_PIECE)
+    return json.dumps(piece, ensure_ascii=False)[1:-1].encode("utf-8"), len(piece) < _PIECE
 
 
 async def _chain(first: bytes, rest: AsyncIterator[bytes] | None = None) -> AsyncIterator[bytes]:
