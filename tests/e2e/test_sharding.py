@@ -58,9 +58,9 @@ def test_a_cut_document_is_read_by_all_workers_and_equals_one_that_is_not_cut(tm
         assert len(set(readers[1::2])) == 1
         assert len(set(readers[::2])) == 2
         nothing_else_stays(cut)
-        workers = serving.workers()
-        assert sum(worker["documents_done"] for worker in workers) == 2
-        assert sum(worker["pages_done"] for worker in workers) == 48
+        # Each worker tells what it did right after it has delivered.
+        wait_until(lambda: sum(worker["documents_done"] for worker in serving.workers()) == 2, seconds=10)
+        assert sum(worker["pages_done"] for worker in serving.workers()) == 48
 
 
 def test_a_short_document_does_not_wait_for_a_long_one(tmp_path: Path) -> None:
