@@ -65,7 +65,7 @@ def main() -> None:
         print(
             f"{args.pages} pages that sleep {args.seconds} s each\nworkers  seconds  shards  speed-up  of N", flush=True
         )
-        for workers in (int(word) for word in args.workers.split(",")):
+        for workers in (int(word) for word in args.workers.split(",") if word):
             taken, shards = sleeping(workers, args.pages, args.seconds, folder)
             gain = work / taken
             print(f"{workers:7d}  {taken:7.2f}  {shards:6d}  {gain:8.2f}  {gain / workers:4.2f}", flush=True)

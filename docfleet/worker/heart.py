@@ -10,7 +10,7 @@ from dataclasses import replace
 import psutil
 from loguru import logger
 
-from docfleet.records import Claim, WorkerReport, WorkerState
+from docfleet.records import Claim, Stage, WorkerReport, WorkerState
 from docfleet.store.interface import Claims
 
 #: Seconds between two beats while a shard is held, and while the worker is idle.
@@ -79,13 +79,15 @@ class Heart:
         """End the beat for the held shard."""
         with self._lock:
             report, pages = self._report, self._pages
+            stage = self._claim.stage if delivered and self._claim is not None else None
             self._claim = None
             self._report = replace(
                 report,
                 state=WorkerState.READY,
                 shard_id=None,
-                documents_done=report.documents_done + int(delivered),
-                pages_done=report.pages_done + (pages if delivered else 0),
+                # A document counts where it is finished, a page where it is read.
+                documents_done=report.documents_done + int(stage in (Stage.DOCUMENT, Stage.WHOLE)),
+                pages_done=report.pages_done + (pages if stage in (Stage.PAGES, Stage.WHOLE) else 0),
             )
         self._announce()
 

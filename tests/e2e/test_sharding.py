@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.scans import make_scan
 from tests.serving import FAULTY, Serving, blank_pdf, running, wait_ready, wait_until
 
 TWO = ("--workers", "2", "--engines", FAULTY)
@@ -57,6 +58,9 @@ def test_a_cut_document_is_read_by_all_workers_and_equals_one_that_is_not_cut(tm
         assert len(set(readers[1::2])) == 1
         assert len(set(readers[::2])) == 2
         nothing_else_stays(cut)
+        # Each worker tells what it did right after it has delivered.
+        wait_until(lambda: sum(worker["documents_done"] for worker in serving.workers()) == 2, seconds=10)
+        assert sum(worker["pages_done"] for worker in serving.workers()) == 48
 
 
 def test_a_short_document_does_not_wait_for_a_long_one(tmp_path: Path) -> None:
@@ -100,3 +104,18 @@ def test_a_document_without_one_good_page_fails_and_leaves_nothing(tmp_path: Pat
         assert response.status_code == 422
         assert "a fault on purpose" in response.json()["error"]["message"]
         wait_until(lambda: list((tmp_path / "data" / "jobs").iterdir()) == [], seconds=10)
+
+
+def test_a_scan_read_by_two_workers_equals_one_read_by_one(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path / "scan.pdf", 5, digital=(3,), lines=4).read_bytes()
+    made = []
+    for workers in (1, 2):
+        with running(tmp_path / f"data-{workers}", "--workers", str(workers)) as serving:
+            wait_ready(serving, workers=workers)
+            body = answered(serving.predict(scan, "scan.pdf", 200, formats="markdown,content_list,middle_json"))
+            shards = serving.get(f"/jobs/{body['job_id']}")["shards"]
+            assert {shard["worker"] for shard in shards if shard["stage"] == "pages"} == set(range(workers))
+            output = Path(body["output_dir"])
+            made.append({path.relative_to(output): path.read_bytes() for path in output.rglob("*") if path.is_file()})
+    assert made[0] == made[1]
+    assert len(made[0]) >= 3

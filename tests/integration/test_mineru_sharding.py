@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from docfleet.engine.interface import ParseRequest
 from docfleet.engine.mineru.analysis import analyse_windows, gather, page_method
 from docfleet.engine.mineru.sources import pdf_range
-from docfleet.errors import Cancelled, InternalError, InvalidPageRange
+from docfleet.errors import Cancelled, DocfleetError, InternalError, InvalidPageRange
 from docfleet.options import Method, ParseOptions, Tier
+from docfleet.records import FailedPage
 from tests.mineru_support import every_format, files_of, loaded_engine, make_pdf, request_for
 
 PAGES = 6
@@ -151,3 +153,57 @@ def test_a_range_beyond_the_end_is_refused_and_the_whole_range_keeps_the_bytes(r
         pdf_range(data, (PAGES, PAGES))
     assert pdf_range(data, (0, PAGES - 1)).data is data
     assert pdf_range(data, (4, 5)).numbers == [4, 5]
+
+
+def test_a_page_given_up_is_left_out_at_flash_and_the_others_keep_their_numbers(
+    report_pdf: Path, tmp_path: Path
+) -> None:
+    lost = FailedPage(page=2, cause="it killed its worker")
+    request = replace(shard(report_pdf, 0, PAGES - 1), failed_pages=(lost,))
+    part, output = tmp_path / "part", tmp_path / "output"
+    loaded_engine().read_pages(request, Tier.FLASH, part, lambda _: None)
+    output.mkdir()
+    report = loaded_engine().finish(request, Tier.FLASH, [part], output, lambda _: None)
+    assert (report.failed_pages, report.pages) == ((lost,), PAGES - 1)
+    markdown = (output / "document.md").read_text()
+    assert [page for page in range(PAGES) if f"Marker{page:03d}" in markdown] == [0, 1, 3, 4, 5]
+    pages = {item["page_idx"] for item in json.loads((output / "content_list.json").read_text())}
+    assert pages == {0, 1, 3, 4, 5}
+
+
+def test_models_are_cut_where_windows_begin_and_flash_on_digital_text_nowhere(report_pdf: Path) -> None:
+    engine, request = loaded_engine(), shard(report_pdf, 0, PAGES - 1)
+    assert engine.cuts(request, Tier.FLASH) is None
+    cuts = engine.cuts(request, Tier.BASIC)
+    assert cuts is not None
+    assert (cuts.starts, len(cuts.costs)) == (frozenset({0, 2, 4}), PAGES)
+    assert cuts.decisions == {"method": "txt"}
+    scanned = engine.cuts(replace(request, options=ParseOptions(method=Method.OCR)), Tier.FLASH)
+    assert scanned is not None
+    assert scanned.decisions == {"method": "ocr"}
+
+
+def test_a_shard_asks_nobody_once_the_method_is_decided(report_pdf: Path) -> None:
+    decided = replace(shard(report_pdf, 0, 1), decisions={"method": "ocr"})
+    assert page_method(decided, b"never looked at") == "ocr"
+
+
+def test_windows_with_a_page_given_up_gather_without_it(report_pdf: Path, tmp_path: Path) -> None:
+    lost = tuple(FailedPage(page=page, cause="x") for page in (1, 4, 5))
+    request = replace(shard(report_pdf, 0, PAGES - 1), failed_pages=lost)
+    assert read_part(request, tmp_path / "part") == [WINDOW] * 3
+    gathered = gather(request, [tmp_path / "part"])
+    assert gathered is not None
+    assert gathered.broken == (1, 4, 5)
+    assert gathered.model.page_index_map == [0, 2, 3]
+
+
+def test_an_unusable_part_is_found_out_before_it_is_delivered(report_pdf: Path, tmp_path: Path) -> None:
+    request = shard(report_pdf, 2, 3)
+    read_part(request, tmp_path / "part")
+    loaded_engine().check(request, Tier.BASIC, tmp_path / "part")
+    with pytest.raises(InternalError):
+        loaded_engine().check(shard(report_pdf, 2, 5), Tier.BASIC, tmp_path / "part")
+    next((tmp_path / "part").glob("pages-*.json")).write_text("garbage")
+    with pytest.raises(DocfleetError):
+        loaded_engine().check(request, Tier.BASIC, tmp_path / "part")

@@ -189,6 +189,15 @@ def test_more_workers_than_cores_carry_are_cut_with_a_warning() -> None:
     assert len(plan(BIG_CPU, workers=50, max_cpu_workers=64).workers) == 50
 
 
+def test_cores_may_be_overcommitted_on_request_and_the_plan_says_so() -> None:
+    small = machine(2, 64)
+    assert len(plan(small, workers=16).workers) == 2
+    planned = plan(small, workers=16, overcommit=True)
+    assert len(planned.workers) == 16
+    assert any("overcommit_cpu" in limit for limit in planned.limits)
+    assert len(plan(small, overcommit=True).workers) == 2
+
+
 @pytest.mark.parametrize(("gib", "expected"), [(0.5, 1), (1.5, 1), (2.6, 2), (4, 3), (64, 8)])
 def test_there_are_never_more_cpu_workers_than_memory_holds(gib: float, expected: int) -> None:
     planned = plan(machine(16, gib))
