@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from docfleet import logs
 from docfleet.engine.fingerprint import fingerprint
@@ -34,7 +34,7 @@ class WorkerPlan:
     model_source: str
     vlm_server_url: str | None
     log_level: str
-    recycling: RecyclingLimits
+    recycling: RecyclingLimits = field(default_factory=RecyclingLimits)
 
 
 @dataclass(frozen=True)
