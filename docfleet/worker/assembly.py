@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from docfleet import logs
 from docfleet.engine.fingerprint import fingerprint
@@ -39,7 +39,7 @@ class WorkerPlan:
     deadlines: Deadlines
     #: Attempts at one page before it is given up.
     max_attempts: int
-    recycling: RecyclingLimits
+    recycling: RecyclingLimits = field(default_factory=RecyclingLimits)
 
 
 @dataclass(frozen=True)
