@@ -27,11 +27,21 @@ class JobState(StrEnum):
     PARTIAL = "partial"
     #: Not delivered; the job has an error.
     FAILED = "failed"
+    #: Stopped by its caller; nothing of it is kept.
+    CANCELLED = "cancelled"
 
     @property
     def final(self) -> bool:
         """Whether nothing more will happen to the job."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class Lane(StrEnum):
+    """Who goes first. The batch lane gets a share all the same, so that it never starves."""
+
+    #: Somebody waits for the answer.
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
 
 
 class ShardState(StrEnum):
@@ -125,6 +135,7 @@ class Job:
     document: Document
     options: ParseOptions
     created_at: float
+    lane: Lane = Lane.INTERACTIVE
     started_at: float | None = None
     finished_at: float | None = None
     #: Pages finished so far, of `document.pages` within the asked range.
@@ -133,7 +144,7 @@ class Job:
     output: str | None = None
     #: What the worker reported (`ParseReport.to_json()`); None until delivered.
     report: dict[str, Any] | None = None
-    #: `DocfleetError.record()`; None unless failed.
+    #: `DocfleetError.record()`; None unless failed or cancelled.
     error: dict[str, Any] | None = None
 
 
@@ -175,6 +186,19 @@ class Claim:
     options: ParseOptions
     #: Outputs of the job's finished page shards, in page order, relative to the data folder. Document stage only.
     parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revocation:
+    """A lease that was taken from a worker which may not know it yet."""
+
+    shard_id: int
+    job_id: str
+    owner: ProcessIdentity
+    slot: int
+    since: float
+    #: The worker has stopped and left the files alone.
+    let_go: bool
 
 
 @dataclass(frozen=True, kw_only=True)

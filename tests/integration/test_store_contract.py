@@ -143,11 +143,17 @@ def test_an_empty_queue_gives_nothing(store: Store) -> None:
     assert store.claim(ME, 0) is None
 
 
-def test_shards_come_in_the_order_of_jobs_and_then_of_pages(store: Store) -> None:
-    first = accept_cut(store, (4, 7), (0, 3))
+def test_shards_come_in_the_order_of_pages_and_short_documents_before_the_rest_of_long_ones(store: Store) -> None:
+    first = accept_cut(store, (8, 11), (0, 3), (4, 7))
+    assert must_claim(store).job_id == first.id
     second = accept(store)
     claims = [must_claim(store) for _ in range(3)]
-    assert [(c.job_id, c.first_page) for c in claims] == [(first.id, 0), (first.id, 4), (second.id, 0)]
+    assert [(c.job_id, c.first_page) for c in claims] == [(second.id, 0), (first.id, 4), (first.id, 8)]
+
+
+def test_of_equal_documents_the_oldest_comes_first(store: Store) -> None:
+    jobs = [accept(store) for _ in range(4)]
+    assert [must_claim(store).job_id for _ in jobs] == [job.id for job in jobs]
     assert store.claim(ME, 0) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 from docfleet.records import Claim, ProcessIdentity, Stage, WorkerReport
@@ -9,6 +10,12 @@ from docfleet.store.sqlite.connection import Database, first
 from docfleet.store.sqlite.endings import deliver, fail_job
 from docfleet.store.sqlite.rows import claim_from, lease_values, to_json, worker_values
 from docfleet.store.sqlite.statements import sql
+
+#: Claims from the interactive lane after which the batch lane has one.
+BATCH_AFTER = 4
+#: Pages less one of a document in one piece that counts as long: some seconds of work that cannot be shared.
+LONG = 49
+_ANY_LENGTH = 2**62
 
 
 class SqliteClaims(Database):
@@ -25,12 +32,12 @@ class SqliteClaims(Database):
             connection.execute(sql("announce"), values)
 
     def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
-        """Take the next shard: oldest job first, then page order; a document stage once its page stage is done."""
+        """Take the next shard of the lane whose turn it is; a document stage once its page stage is done."""
         if not self._rows("anything_claimable"):
             return None
         now = self._clock()
         with self._writing(durable=False) as connection:
-            shard = first(connection, "claim_next", pid=owner.pid, started=owner.started, slot=slot, now=now)
+            shard = self._take(connection, owner, slot, now)
             if shard is None:
                 return None
             connection.execute(sql("start_job"), {"job": shard["job"], "now": now})
@@ -39,6 +46,27 @@ class SqliteClaims(Database):
             parts = connection.execute(sql("finished_parts"), {"job": shard["job"]}).fetchall() if of_document else ()
         assert job is not None, "shards are removed with their job"
         return claim_from(shard, job, parts, owner)
+
+    def _take(
+        self, connection: sqlite3.Connection, owner: ProcessIdentity, slot: int, now: float
+    ) -> sqlite3.Row | None:
+        long = first(connection, "long_ones", long=LONG)
+        assert long is not None, "an aggregate has a row"
+        # The last worker is left to short work. One that is alone has no choice.
+        reserved = long["workers"] > 1 and long["held"] >= long["workers"] - 1
+        values = {"pid": owner.pid, "started": owner.started, "slot": slot, "now": now, "batch_after": BATCH_AFTER}
+        shard = first(connection, "claim_next", **values, longest=LONG if reserved else _ANY_LENGTH)
+        # Whoever takes something up has let go of what was taken from it.
+        connection.execute(sql("let_go"), {"pid": owner.pid, "started": owner.started})
+        if shard is not None:
+            connection.execute(sql("advance_clock"), {"lane": shard["lane"], "turn": shard["turn"]})
+            connection.execute(sql("count_streak"), {"lane": shard["lane"]})
+        return shard
+
+    def let_go(self, claim: Claim) -> None:
+        """Say that the holder of a lost lease has stopped working on it."""
+        with self._writing(durable=False) as connection:
+            connection.execute(sql("let_go"), {"pid": claim.owner.pid, "started": claim.owner.started})
 
     def beat(self, claim: Claim, pages_done: int) -> bool:
         """Extend the lease and record progress, which never goes back within an attempt."""

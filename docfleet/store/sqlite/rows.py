@@ -13,6 +13,7 @@ from docfleet.records import (
     Document,
     Job,
     JobState,
+    Lane,
     ProcessIdentity,
     Shard,
     ShardState,
@@ -51,6 +52,7 @@ def job_from(row: sqlite3.Row) -> Job:
         output=row["output"],
         report=_from_json(row["report"]),
         error=_from_json(row["error"]),
+        lane=Lane(row["lane"]),
     )
 
 

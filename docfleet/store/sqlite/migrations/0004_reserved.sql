@@ -1,0 +1,1 @@
+-- Holds its number until the step that belongs here arrives.

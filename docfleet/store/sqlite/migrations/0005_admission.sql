@@ -1,0 +1,89 @@
+-- Lanes: who goes first. Within a lane a shard's turn is counted in pages: where the lane's clock stood when its job
+-- came, and the job's pages up to the shard's end. A short document so goes before what is left of a long one, and
+-- nothing waits for ever, because the clock moves on with every claim.
+CREATE TABLE lanes (
+    lane  TEXT    PRIMARY KEY,
+    clock INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO lanes (lane, clock) VALUES ('interactive', 0), ('batch', 0);
+
+-- One row: the work that is accepted and not done. Kept by the triggers below, whoever changes a job.
+CREATE TABLE backlog (
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    jobs   INTEGER NOT NULL,
+    pages  INTEGER NOT NULL,
+    streak INTEGER NOT NULL                     -- claims from the interactive lane since the last from the other
+) STRICT;
+
+ALTER TABLE jobs ADD COLUMN lane TEXT NOT NULL DEFAULT 'interactive';
+ALTER TABLE jobs ADD COLUMN clock INTEGER NOT NULL DEFAULT 0;   -- of its lane, when it came
+ALTER TABLE jobs ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;  -- pages asked for
+ALTER TABLE jobs ADD COLUMN first_page INTEGER NOT NULL DEFAULT 0; -- of the pages asked for
+ALTER TABLE jobs ADD COLUMN kept INTEGER NOT NULL DEFAULT 1;    -- 0: cancelled when its only caller leaves
+ALTER TABLE shards ADD COLUMN lane TEXT NOT NULL DEFAULT 'interactive';
+ALTER TABLE shards ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+
+UPDATE jobs SET wanted = coalesce(
+    (SELECT sum(last_page - first_page + 1) FROM shards WHERE job = jobs.number AND stage <> 'document'), pages
+);
+
+INSERT INTO backlog (one, jobs, pages, streak)
+SELECT 1, count(*), coalesce(sum(max(wanted - pages_done, 0)), 0), 0 FROM jobs WHERE finished_at IS NULL;
+
+DROP INDEX shards_claimable;
+CREATE INDEX shards_claimable ON shards (lane, turn, job, first_page, last_page, stage)
+WHERE state = 'queued' AND ready = 1;
+
+-- A document stage takes no place of its own: it is the end of work that waited its turn.
+CREATE TRIGGER shard_takes_its_turn AFTER INSERT ON shards
+BEGIN
+    UPDATE shards SET
+        lane = (SELECT lane FROM jobs WHERE number = NEW.job),
+        turn = (SELECT clock FROM jobs WHERE number = NEW.job) + CASE WHEN NEW.stage = 'document' THEN 0 ELSE
+            NEW.last_page + 1 - (SELECT first_page FROM jobs WHERE number = NEW.job) END
+    WHERE id = NEW.id;
+END;
+
+CREATE TRIGGER backlog_grows AFTER INSERT ON jobs WHEN NEW.finished_at IS NULL
+BEGIN
+    UPDATE backlog SET jobs = jobs + 1, pages = pages + max(NEW.wanted - NEW.pages_done, 0);
+END;
+
+CREATE TRIGGER backlog_is_worked_off AFTER UPDATE OF pages_done, finished_at ON jobs
+WHEN OLD.pages_done <> NEW.pages_done OR (OLD.finished_at IS NULL) <> (NEW.finished_at IS NULL)
+BEGIN
+    UPDATE backlog SET
+        jobs = jobs + (NEW.finished_at IS NULL) - (OLD.finished_at IS NULL),
+        pages = pages + (NEW.finished_at IS NULL) * max(NEW.wanted - NEW.pages_done, 0)
+                      - (OLD.finished_at IS NULL) * max(OLD.wanted - OLD.pages_done, 0);
+END;
+
+CREATE TRIGGER backlog_shrinks AFTER DELETE ON jobs WHEN OLD.finished_at IS NULL
+BEGIN
+    UPDATE backlog SET jobs = jobs - 1, pages = pages - max(OLD.wanted - OLD.pages_done, 0);
+END;
+
+-- What a caller's Idempotency-Key stands for.
+CREATE TABLE request_keys (
+    key         TEXT    PRIMARY KEY,
+    job         INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+    fingerprint TEXT    NOT NULL,
+    expires_at  REAL    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX request_keys_of_job ON request_keys (job);
+CREATE INDEX request_keys_expire ON request_keys (expires_at);
+
+-- Leases that were taken from a living worker. A row goes when the worker has let go, or was killed.
+CREATE TABLE revoked (
+    shard         INTEGER PRIMARY KEY,
+    job_id        TEXT    NOT NULL,
+    owner_pid     INTEGER NOT NULL,
+    owner_started INTEGER NOT NULL,
+    slot          INTEGER NOT NULL,
+    since         REAL    NOT NULL,
+    let_go        INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+INSERT INTO counters (name, value) VALUES ('cancelled', 0), ('refused', 0);
