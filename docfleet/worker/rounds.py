@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from loguru import logger
@@ -92,9 +93,15 @@ class Rounds:
                 self._bench.tidy(claim)
             else:
                 self._bench.discard(claim)
+                self._let_go(claim)
             self._heart.release(delivered=delivered)
         if delivered:
             self._log(claim, time.perf_counter() - started)
+
+    def _let_go(self, claim: Claim) -> None:
+        # Without this the supervisor would kill a worker that has long been free. Claiming says it too.
+        with suppress(Exception), logger.catch(reraise=True, message="letting go failed"):
+            self._claims.let_go(claim)
 
     def _attempt(self, steps: Steps, claim: Claim) -> Outcome | None:
         try:
