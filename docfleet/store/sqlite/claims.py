@@ -59,8 +59,7 @@ class SqliteClaims(Database):
         # Whoever takes something up has let go of what was taken from it.
         connection.execute(sql("let_go"), {"pid": owner.pid, "started": owner.started})
         if shard is not None:
-            connection.execute(sql("advance_clock"), {"lane": shard["lane"], "turn": shard["turn"]})
-            connection.execute(sql("count_streak"), {"lane": shard["lane"]})
+            connection.execute(sql("advance_lanes"), {"lane": shard["lane"], "turn": shard["turn"]})
         return shard
 
     def let_go(self, claim: Claim) -> None:

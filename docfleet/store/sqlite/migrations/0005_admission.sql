@@ -2,18 +2,18 @@
 -- came, and the job's pages up to the shard's end. A short document so goes before what is left of a long one, and
 -- nothing waits for ever, because the clock moves on with every claim.
 CREATE TABLE lanes (
-    lane  TEXT    PRIMARY KEY,
-    clock INTEGER NOT NULL
+    lane   TEXT    PRIMARY KEY,
+    clock  INTEGER NOT NULL,
+    streak INTEGER NOT NULL                     -- claims from another lane since the last from this one
 ) STRICT, WITHOUT ROWID;
 
-INSERT INTO lanes (lane, clock) VALUES ('interactive', 0), ('batch', 0);
+INSERT INTO lanes (lane, clock, streak) VALUES ('interactive', 0, 0), ('batch', 0, 0);
 
 -- One row: the work that is accepted and not done. Kept by the triggers below, whoever changes a job.
 CREATE TABLE backlog (
     one    INTEGER PRIMARY KEY CHECK (one = 1),
     jobs   INTEGER NOT NULL,
-    pages  INTEGER NOT NULL,
-    streak INTEGER NOT NULL                     -- claims from the interactive lane since the last from the other
+    pages  INTEGER NOT NULL
 ) STRICT;
 
 ALTER TABLE jobs ADD COLUMN lane TEXT NOT NULL DEFAULT 'interactive';
@@ -28,12 +28,13 @@ UPDATE jobs SET wanted = coalesce(
     (SELECT sum(last_page - first_page + 1) FROM shards WHERE job = jobs.number AND stage <> 'document'), pages
 );
 
-INSERT INTO backlog (one, jobs, pages, streak)
-SELECT 1, count(*), coalesce(sum(max(wanted - pages_done, 0)), 0), 0 FROM jobs WHERE finished_at IS NULL;
+INSERT INTO backlog (one, jobs, pages)
+SELECT 1, count(*), coalesce(sum(max(wanted - pages_done, 0)), 0) FROM jobs WHERE finished_at IS NULL;
 
 DROP INDEX shards_claimable;
 CREATE INDEX shards_claimable ON shards (lane, turn, job, first_page, last_page, stage)
 WHERE state = 'queued' AND ready = 1;
+CREATE INDEX shards_whole_held ON shards (first_page, last_page) WHERE state = 'running' AND stage = 'whole';
 
 -- A document stage takes no place of its own: it is the end of work that waited its turn.
 CREATE TRIGGER shard_takes_its_turn AFTER INSERT ON shards

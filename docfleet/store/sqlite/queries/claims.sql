@@ -9,7 +9,7 @@ SET state = 'running', attempt = attempt + 1, pages_done = 0, owner_pid = :pid, 
     worker_index = :slot, claimed_at = :now, heartbeat_at = :now
 WHERE id = coalesce(
     (SELECT id FROM shards WHERE state = 'queued' AND ready = 1 AND lane = 'batch'
-        AND (SELECT streak FROM backlog) >= :batch_after AND (stage <> 'whole' OR last_page - first_page < :longest)
+        AND (SELECT streak FROM lanes WHERE lane = 'batch') >= :batch_after AND (stage <> 'whole' OR last_page - first_page < :longest)
      ORDER BY turn, job, first_page LIMIT 1),
     (SELECT id FROM shards WHERE state = 'queued' AND ready = 1 AND lane = 'interactive'
         AND (stage <> 'whole' OR last_page - first_page < :longest)
@@ -23,16 +23,14 @@ RETURNING id, job, stage, first_page, last_page, attempt, lane, turn
 -- Long documents in one piece that are being read, and the workers there are to read.
 -- name: long_ones
 SELECT
-    (SELECT count(*) FROM shards WHERE state = 'running' AND stage = 'whole'
+    (SELECT count(*) FROM shards INDEXED BY shards_whole_held WHERE state = 'running' AND stage = 'whole'
         AND last_page - first_page >= :long) AS held,
     (SELECT count(*) FROM workers WHERE state IN ('ready', 'busy')) AS workers
 
--- name: advance_clock
-UPDATE lanes SET clock = :turn WHERE lane = :lane AND clock < :turn
-
--- name: count_streak
-UPDATE backlog SET streak = CASE WHEN :lane = 'interactive' THEN streak + 1 ELSE 0 END
-WHERE streak > 0 OR :lane = 'interactive'
+-- name: advance_lanes
+UPDATE lanes SET
+    clock = CASE WHEN lane = :lane THEN max(clock, :turn) ELSE clock END,
+    streak = CASE WHEN lane = :lane THEN 0 ELSE streak + 1 END
 
 -- name: start_job
 UPDATE jobs SET state = 'running', started_at = :now WHERE number = :job AND state = 'queued'
