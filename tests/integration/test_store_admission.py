@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from docfleet.errors import Busy, Cancelled, KeyReused
 from docfleet.records import JobState, Lane, ShardPlan, ShardState, Stage, WorkerReport, WorkerState
 from docfleet.store.admission import Backlog, JobFilter, Limits, Terms, refusal
-from docfleet.store.sqlite import SqliteStore, open_store
+from docfleet.store.sqlite import SqliteStore, open_store, opening
+from docfleet.store.sqlite.schema import migrations, upgrade
 from tests.integration.store_house import ME, OTHER, accept, accept_cut, job_of, must_claim, report
 
 STOPPED = Cancelled("The job was cancelled.").record()
@@ -241,3 +243,22 @@ def test_shards_made_later_keep_the_turn_of_their_job(store: SqliteStore) -> Non
     must_claim(store)
     late = accept(store, ShardPlan(stage=Stage.WHOLE, first_page=5, last_page=6), pages=9)
     assert [must_claim(store).job_id for _ in range(2)] == [late.id, early.id]
+
+
+def test_jobs_of_an_older_database_count_as_backlog_and_are_claimed(tmp_path: Path) -> None:
+    path = tmp_path / "docfleet.db"
+    with closing(opening.connect(path)) as old:
+        upgrade(old, path, migrations()[:3])
+        old.execute(
+            "INSERT INTO jobs (id, state, filename, suffix, size, sha256, pages, options, created_at, finished_at) "
+            "VALUES ('a', 'queued', 'a.pdf', 'pdf', 1, 'x', 9, '{}', 1, NULL), "
+            "('b', 'failed', 'b.pdf', 'pdf', 1, 'x', 9, '{}', 1, 2)"
+        )
+        old.execute(
+            "INSERT INTO shards (job, stage, first_page, last_page, state, ready) "
+            "VALUES (1, 'whole', 2, 5, 'queued', 1)"
+        )
+    with open_store(path) as store:
+        assert (store.backlog().jobs, store.backlog().pages) == (1, 4)
+        store.complete(must_claim(store), output="x", report=report(4))
+        assert (store.backlog().jobs, store.backlog().pages) == (0, 0)
