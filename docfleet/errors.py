@@ -5,7 +5,7 @@ DocfleetError
 ├── the document         EmptyDocument, DocumentTooLarge, UnsupportedType, EncryptedDocument,
 │                        BrokenDocument, HostileDocument
 ├── what can run here    TierUnavailable, EngineMissing, NotReady
-├── the work             ParseFailed, WorkerLost, TooSlow, Cancelled
+├── the work             ParseFailed, WorkerLost, TooSlow, Cancelled, KeyReused
 └── the server           Busy, StorageFull, InternalError, ConfigurationError
 
 The message tells the remedy. An error crosses processes and the store as `record()`, and comes back with
@@ -161,6 +161,13 @@ class Cancelled(DocfleetError):
     """The job was cancelled by its caller."""
 
     code = "cancelled"
+    status = 409
+
+
+class KeyReused(DocfleetError):
+    """The Idempotency-Key was sent before, with another document or other options."""
+
+    code = "idempotency_key_reused"
     status = 409
 
 

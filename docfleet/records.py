@@ -27,11 +27,21 @@ class JobState(StrEnum):
     PARTIAL = "partial"
     #: Not delivered; the job has an error.
     FAILED = "failed"
+    #: Stopped by its caller; nothing of it is kept.
+    CANCELLED = "cancelled"
 
     @property
     def final(self) -> bool:
         """Whether nothing more will happen to the job."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class Lane(StrEnum):
+    """Who goes first. The batch lane gets a share all the same, so that it never starves."""
+
+    #: Somebody waits for the answer.
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
 
 
 class ShardState(StrEnum):
@@ -137,6 +147,7 @@ class Job:
     document: Document
     options: ParseOptions
     created_at: float
+    lane: Lane = Lane.INTERACTIVE
     started_at: float | None = None
     finished_at: float | None = None
     #: Pages finished so far, of `document.pages` within the asked range.
@@ -145,7 +156,7 @@ class Job:
     output: str | None = None
     #: What the worker reported (`ParseReport.to_json()`); None until delivered.
     report: dict[str, Any] | None = None
-    #: `DocfleetError.record()`; None unless failed.
+    #: `DocfleetError.record()`; None unless failed or cancelled.
     error: dict[str, Any] | None = None
     #: Whether the result was made for another job of the same document and options.
     cached: bool = False
@@ -195,6 +206,19 @@ class Claim:
     failed_pages: tuple[FailedPage, ...] = ()
     #: What the engine decided when the document was cut.
     decisions: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revocation:
+    """A lease that was taken from a worker which may not know it yet."""
+
+    shard_id: int
+    job_id: str
+    owner: ProcessIdentity
+    slot: int
+    since: float
+    #: The worker has stopped and left the files alone.
+    let_go: bool
 
 
 @dataclass(frozen=True, kw_only=True)

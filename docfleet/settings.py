@@ -77,6 +77,15 @@ class Settings(BaseModel):
     worker_memory_mb: int = Field(
         0, ge=0, description="memory in MB over which a worker is killed, its children counted; 0 is no limit"
     )
+    max_backlog_pages: int = Field(
+        20000, ge=1, le=10_000_000, description="pages accepted and not done; over it new documents get 429"
+    )
+    max_backlog_jobs: int = Field(
+        2000, ge=1, le=1_000_000, description="documents accepted and not done; over it new ones get 429"
+    )
+    admission_wait: float = Field(30, ge=0, le=600, description="seconds /predict waits for room before it says 429")
+    idempotency_hours: float = Field(24, gt=0, le=8760, description="hours that an Idempotency-Key is remembered")
+    min_free_disk_mb: int = Field(512, ge=32, description="MB of the disk left free; with less, documents get 507")
     stale_seconds: float = Field(60, ge=5, description="a worker silent for this long is killed and replaced")
     retention_hours: float = Field(168, ge=0, description="hours that results are kept; 0 keeps them for ever")
     max_results_gb: float = Field(0, ge=0, description="GB of results kept, the oldest go first; 0 is no limit")

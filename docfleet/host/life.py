@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -22,14 +23,18 @@ from docfleet.intake.reuse import Reuse
 from docfleet.records import WorkerSlot
 from docfleet.settings import Settings
 from docfleet.sharding.deadlines import Deadlines
+from docfleet.store.admission import Limits
 from docfleet.store.reuse import hand_on
 from docfleet.store.sqlite import SqliteStore, open_store
+from docfleet.supervisor.cancelled import Revoker
 from docfleet.supervisor.leases import LeaseKeeper
-from docfleet.supervisor.limits import Limits
+from docfleet.supervisor.limits import Limits as LeaseLimits
 from docfleet.supervisor.sizes import keep_within
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
 from docfleet.supervisor.watch import Chore, Watch
+from docfleet.web.admission import OWN_PARAMETERS, Admission
 from docfleet.web.doors import Doors
+from docfleet.web.feed import ProgressFeed
 from docfleet.web.router import create_doors
 from docfleet.web.waiting import JobWatch
 
@@ -37,6 +42,8 @@ _Handler = Callable[[int, FrameType | None], None]
 
 #: Seconds between two looks at the leases: how long a dead worker's document waits for its second attempt.
 _LEASE_INTERVAL = 0.5
+#: Seconds between two looks at leases of cancelled jobs: with the worker's patience it makes less than 2 s.
+_REVOKE_INTERVAL = 0.25
 _RETENTION_INTERVAL = 60.0
 _SIZE_INTERVAL = 5.0
 #: Seconds before the end of the grace time at which requests that still wait are told where their job is.
@@ -63,24 +70,38 @@ class ApiLife:
             inspector = Inspector()
             await inspector.start()
             ending.push_async_callback(inspector.close)
+            # A store of its own: it says once that something changed, to whoever asks first.
+            feed = ProgressFeed(ending.enter_context(closing(open_store(self.folder.database))))
             watch = JobWatch(store)
-            self._release_at_signal(watch)
-            app.include_router(create_doors(self._doors(store, inspector, watch)))
+            doors = self._doors(store, inspector, watch, feed)
+            ending.push_async_callback(doors.admission.write)
+
+            def release() -> None:
+                watch.release()
+                feed.release()
+
+            self._release_at_signal(release)
+            app.include_router(create_doors(doors))
             supervisor = Watch(self._chores(store))
             supervisor.start()
             ending.push_async_callback(asyncio.to_thread, supervisor.stop)
-            ending.callback(watch.release)
+            ending.callback(release)
             yield
 
-    def _doors(self, store: SqliteStore, inspector: Inspector, watch: JobWatch) -> Doors:
+    def _doors(self, store: SqliteStore, inspector: Inspector, watch: JobWatch, feed: ProgressFeed) -> Doors:
         settings = self.settings
+        limits = Limits(pages=settings.max_backlog_pages, jobs=settings.max_backlog_jobs)
+        reserve = settings.min_free_disk_mb * 1024 * 1024
         allowed = [*settings.allowed_server_urls, *([settings.vlm_server_url] if settings.vlm_server_url else [])]
         reuse = Reuse(store, self.folder) if settings.reuse_results else None
         return Doors(
             store=store,
             folder=self.folder,
             intake=Intake(store, self.folder, inspector, allowed_server_urls=allowed, reuse=reuse),
-            receive=receive,
+            receive=partial(receive, own_parameters=OWN_PARAMETERS, reserve=reserve),
+            admission=Admission(store, limits, wait=settings.admission_wait),
+            key_seconds=settings.idempotency_hours * 3600,
+            feed=feed,
             watch=watch,
             body_limit=settings.max_body_mb * 1024 * 1024,
             wait_timeout=settings.wait_timeout,
@@ -95,7 +116,7 @@ class ApiLife:
         keeper = LeaseKeeper(
             store,
             self.folder,
-            Limits(
+            LeaseLimits(
                 max_attempts=settings.max_attempts,
                 stale_seconds=settings.stale_seconds,
                 deadlines=Deadlines.of(settings),
@@ -109,15 +130,16 @@ class ApiLife:
             # Of workers that died between delivering and handing on.
             Chore("followers", lambda: hand_on(store, self.folder), _LEASE_INTERVAL),
             Chore("sizes", lambda: keep_within(self.folder, store, room), _SIZE_INTERVAL),
+            Chore("cancelled", Revoker(store, self.folder).look, _REVOKE_INTERVAL),
             Chore("retention", lambda: retire_results(self.folder, store, retention), _RETENTION_INTERVAL),
         ]
 
-    def _release_at_signal(self, watch: JobWatch) -> None:
+    def _release_at_signal(self, release: Callable[[], None]) -> None:
         """Let waiting requests answer before the grace time is over; the host would cut them off at its end."""
         loop = asyncio.get_running_loop()
         pause = max(self.settings.grace_seconds - _LAST_WORD, 0)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _after(lambda: loop.call_later(pause, watch.release), loop, signal.getsignal(number)))
+            signal.signal(number, _after(lambda: loop.call_later(pause, release), loop, signal.getsignal(number)))
 
 
 def _after(first: Callable[[], object], loop: asyncio.AbstractEventLoop, then: object) -> _Handler:

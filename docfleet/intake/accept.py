@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-from docfleet.errors import Forbidden
+from docfleet.errors import Busy, Forbidden, InvalidOption
 from docfleet.files import DataFolder, new_job_id, remove_tree, sync_file, sync_folder
 from docfleet.intake.inspector import Inspector
 from docfleet.intake.names import clean_filename
@@ -16,11 +20,23 @@ from docfleet.intake.plan import plan_shards
 from docfleet.intake.reuse import Reuse
 from docfleet.intake.spool import Upload, full_disk_told
 from docfleet.options import ParseOptions, parse_options
-from docfleet.records import Document, Job, ShardPlan
+from docfleet.records import Document, Job, Lane, Stage
+from docfleet.store.admission import Terms
 from docfleet.store.interface import Jobs
 
-#: A job, or None where there was nothing to make one of.
-Entered = TypeVar("Entered", Job, Job | None)
+T = TypeVar("T")
+
+
+class AwaitsRoom(Protocol):
+    """How long a request still waits for room."""
+
+    async def wait(self, busy: Busy, pages: int) -> None:
+        """Wait until so many pages may fit.
+
+        Raises:
+            Busy: the refusal itself, when the time is over.
+        """
+        ...
 
 
 class Intake:
@@ -50,22 +66,37 @@ class Intake:
         self._reuse = reuse
         self._allowed = frozenset(url.rstrip("/") for url in allowed_server_urls)
 
-    async def accept(self, upload: Upload) -> Job:
+    async def accept(
+        self,
+        upload: Upload,
+        terms: Terms = Terms(),  # noqa: B008 (frozen)
+        patience: AwaitsRoom | None = None,
+    ) -> Job:
         """Make a job of the upload, which survives a power cut when this returns. Takes the file, whatever happens.
 
         If the caller is cancelled before that, there is no job and no file.
+
+        Args:
+            upload: as it lies on disk. `lane` among its options wins over the terms'.
+            terms: on which the job comes in; the fingerprint of its key is made here.
+            patience: waits for room where the store has none; None: a refusal is final.
 
         Raises:
             InvalidOption: an option is unknown or unusable.
             Forbidden: a VLM server that this server may not use.
             InvalidPageRange: the pages are not in the document.
             EmptyDocument, UnsupportedType, EncryptedDocument, BrokenDocument, HostileDocument: see `Inspector`.
+            Busy: no room in the store's bounds, and patience is over.
+            KeyReused: the key stands for another document or other options.
             StorageFull: no room on the disk.
         """
         try:
-            options = parse_options(upload.options)
+            given = dict(upload.options)
+            lane = _lane(given.pop("lane", None), terms.lane)
+            options = parse_options(given)
             self._check_server(options)
-            if (served := await self._serve_stored(upload, options)) is not None:
+            terms = replace(terms, lane=lane, fingerprint=_fingerprint(upload, options))
+            if (served := await self._serve_stored(upload, options, terms)) is not None:
                 return served
             inspection = await self._inspector.inspect(upload.path, upload.filename)
             document = Document(
@@ -75,8 +106,7 @@ class Intake:
                 sha256=upload.sha256,
                 pages=inspection.pages,
             )
-            shards = plan_shards(document, options)
-            return await self._enter(lambda job_id: self._enter_durably(job_id, upload.path, document, options, shards))
+            return await self._enter(upload.path, document, options, terms, patience)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(remove_tree, upload.path))
             raise
@@ -88,46 +118,86 @@ class Intake:
                 "allowed_server_urls."
             )
 
-    async def _serve_stored(self, upload: Upload, options: ParseOptions) -> Job | None:
-        reuse = self._reuse
-        if reuse is None or not options.cache:
+    async def _serve_stored(self, upload: Upload, options: ParseOptions, terms: Terms) -> Job | None:
+        if self._reuse is None or not options.cache:
             return None
         # Bytes that were parsed before were inspected before.
-        return await self._enter(lambda job_id: reuse.serve(job_id, upload, options))
-
-    async def _enter(self, enter: Callable[[str], Entered]) -> Entered:
         job_id = new_job_id()
-        entering = asyncio.ensure_future(asyncio.to_thread(enter, job_id))
+        return await self._finished(partial(self._reuse.serve, job_id, upload, options, terms), job_id)
+
+    async def _enter(
+        self, path: Path, document: Document, options: ParseOptions, terms: Terms, patience: AwaitsRoom | None
+    ) -> Job:
+        job_id, shards = new_job_id(), plan_shards(document, options)
+
+        def accept() -> Job:
+            if self._reuse is None or not options.cache:
+                return self._store.accept(job_id, document, options, shards, terms)
+            return self._reuse.accept(job_id, document, options, shards, terms)
+
+        await self._finished(partial(self._place, job_id, path, document), job_id)
+        # A crash from here on leaves a folder that the store does not know; it is removed at the next start.
+        while True:
+            try:
+                job = await self._finished(accept, job_id)
+            except Busy as busy:
+                try:
+                    if patience is None:
+                        raise
+                    await patience.wait(busy, sum(plan.pages for plan in shards if plan.stage is not Stage.DOCUMENT))
+                except BaseException:
+                    await self._forget(job_id)
+                    raise
+            else:
+                if job.id != job_id:
+                    await self._forget(job_id)
+                return job
+
+    def _place(self, job_id: str, path: Path, document: Document) -> None:
+        source = self._folder.source(job_id, document.suffix)
+        with full_disk_told():
+            sync_file(path)
+            source.parent.mkdir(mode=0o700)
+            path.rename(source)
+            sync_folder(source.parent)
+            sync_folder(self._folder.jobs)
+
+    async def _finished(self, step: Callable[[], T], job_id: str) -> T:
+        """Do a step in a thread, which cannot be stopped: if the caller is cancelled or it fails, undo it.
+
+        A refusal for want of room is no failure: the document stays in its place and may be entered later.
+        """
+        working = asyncio.ensure_future(asyncio.to_thread(step))
         try:
-            return await asyncio.shield(entering)
-        except asyncio.CancelledError:
-            # The thread cannot be stopped. If it made a job, nobody has its id: take it back.
-            undo = asyncio.ensure_future(self._undo(entering, job_id))
+            return await asyncio.shield(working)
+        except Busy:
+            raise
+        except BaseException:
+            # Nobody has the id of a job that was made: take it back.
+            undo = asyncio.ensure_future(self._undo(working, job_id))
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(undo)
             raise
 
-    def _enter_durably(
-        self, job_id: str, path: Path, document: Document, options: ParseOptions, shards: Sequence[ShardPlan]
-    ) -> Job:
-        source = self._folder.source(job_id, document.suffix)
-        try:
-            with full_disk_told():
-                sync_file(path)
-                source.parent.mkdir(mode=0o700)
-                path.rename(source)
-                sync_folder(source.parent)
-                sync_folder(self._folder.jobs)
-            # A crash before this leaves a folder that the store does not know; it is removed at the next start.
-            if self._reuse is None or not options.cache:
-                return self._store.accept(job_id, document, options, shards)
-            return self._reuse.accept(job_id, document, options, shards)
-        except BaseException:
-            remove_tree(self._folder.job(job_id))
-            raise
-
-    async def _undo(self, entering: asyncio.Future[Entered], job_id: str) -> None:
-        await asyncio.wait([entering])
-        if entering.exception() is None and entering.result() is not None:
+    async def _undo(self, working: asyncio.Future[Any], job_id: str) -> None:
+        await asyncio.wait([working])
+        if working.exception() is None:
             await asyncio.to_thread(self._store.remove, job_id)
-            await asyncio.to_thread(remove_tree, self._folder.job(job_id))
+        await self._forget(job_id)
+
+    async def _forget(self, job_id: str) -> None:
+        await asyncio.shield(asyncio.to_thread(remove_tree, self._folder.job(job_id)))
+
+
+def _lane(given: object, default: Lane) -> Lane:
+    if given is None or given == "":
+        return default
+    try:
+        return Lane(str(given))
+    except ValueError:
+        raise InvalidOption(f"lane {given!r} is not known; use {' or '.join(Lane)}.") from None
+
+
+def _fingerprint(upload: Upload, options: ParseOptions) -> str:
+    told = json.dumps([upload.sha256, clean_filename(upload.filename), options.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()

@@ -17,7 +17,7 @@ from docfleet.files import DataFolder
 from docfleet.intake.jsonbody import JsonReader
 from docfleet.intake.multipart import MultipartReader
 from docfleet.intake.names import clean_filename
-from docfleet.intake.spool import Spool, Upload, too_large
+from docfleet.intake.spool import RESERVE, Spool, Upload, too_large
 
 #: Bytes gathered before a thread is asked to take them.
 _PIECE = 512 * 1024
@@ -65,7 +65,12 @@ class RawReader:
 
 
 async def receive(
-    request: Request, folder: DataFolder, limit: int, *, own_parameters: Collection[str] = ()
+    request: Request,
+    folder: DataFolder,
+    limit: int,
+    *,
+    own_parameters: Collection[str] = (),
+    reserve: int = RESERVE,
 ) -> list[Upload]:
     """Write the documents of a request to `folder.incoming`. On any failure, or if cancelled, nothing stays there.
 
@@ -76,13 +81,14 @@ async def receive(
         folder: the data folder.
         limit: bytes of all documents together; of the body too, apart from what base64 and forms add to it.
         own_parameters: query parameters that are the door's, and no options.
+        reserve: bytes of the disk to leave free.
 
     Raises:
         DocumentTooLarge: over the limit; before anything is read, where the request says its length.
         InvalidRequest: malformed, cut off, or holding nothing.
         StorageFull: no room on the disk.
     """
-    spool = Spool(folder, limit)
+    spool = Spool(folder, limit, reserve)
     try:
         return await _received(request, spool, limit, own_parameters)
     except BaseException:
@@ -104,10 +110,9 @@ async def _received(request: Request, spool: Spool, limit: int, own_parameters: 
 
     body_limit = _body_limit(media_type, limit)
     length = request.headers.get("content-length", "")
-    if length.isdecimal():
-        if int(length) > body_limit:
-            raise too_large(limit)
-        await asyncio.to_thread(spool.check_room, int(length))
+    if length.isdecimal() and int(length) > body_limit:
+        raise too_large(limit)
+    await asyncio.to_thread(spool.check_room, int(length) if length.isdecimal() else 0)
 
     def make_reader() -> BodyReader:
         if _is_json(media_type):

@@ -21,6 +21,7 @@ from docfleet.intake.spool import Upload, full_disk_told
 from docfleet.options import Format, ParseOptions
 from docfleet.process.identity import is_alive
 from docfleet.records import Document, Job, ShardPlan
+from docfleet.store.admission import Terms
 from docfleet.store.interface import Jobs
 from docfleet.store.reuse import Reusing, hand_on, link_result
 
@@ -43,13 +44,14 @@ class Reuse:
         #: By slot: a worker that died or is loading will be what it was, unless it says otherwise.
         self._engines: dict[int, str] = {}
 
-    def serve(self, job_id: str, upload: Upload, options: ParseOptions) -> Job | None:
+    def serve(self, job_id: str, upload: Upload, options: ParseOptions, terms: Terms) -> Job | None:
         """Make a job that is completed at once with a stored result, durably; None where there is none.
 
-        Takes the upload's file if it does.
+        Takes the upload's file if it does, or if the key in `terms` stands for a job, which is then returned.
 
         Raises:
             InvalidPageRange: the pages are not in the document.
+            KeyReused: the key stands for another document or other options.
         """
         engines = self.engines()
         document = self._known(upload, engines) if engines else None
@@ -64,21 +66,26 @@ class Reuse:
             with full_disk_told():
                 output = link_result(self._folder, source.output, files, self._folder.result(job_id, 1))
             # A crash before this leaves a folder that the store does not know; it is removed at the next start.
-            served = self._store.serve(job_id, document.filename, options, source, output)
+            served = self._store.serve(job_id, document.filename, options, source, output, terms)
         except NotFound as exc:
             logger.warning("job {} serves nobody any more: {}", source.id, exc.message)
             self._store.forget_result(source.id)
         finally:
-            remove_tree(upload.path if served is not None else self._folder.job(job_id))
+            if served is not None:
+                remove_tree(upload.path)
+            if served is None or served.id != job_id:
+                remove_tree(self._folder.job(job_id))
         return served
 
-    def accept(self, job_id: str, document: Document, options: ParseOptions, shards: Sequence[ShardPlan]) -> Job:
+    def accept(
+        self, job_id: str, document: Document, options: ParseOptions, shards: Sequence[ShardPlan], terms: Terms
+    ) -> Job:
         """Enter a job, which waits for the result of an identical one that is under way, if there is one."""
         key = reuse_key(document, options)
-        job = self._store.accept(job_id, document, options, shards, reuse_key=key, engines=self.engines())
+        job = self._store.accept(job_id, document, options, shards, terms, reuse_key=key, engines=self.engines())
         # The result may have come since it was looked for.
         if hand_on(self._store, self._folder):
-            return self._store.job(job_id) or job
+            return self._store.job(job.id) or job
         return job
 
     def engines(self) -> Collection[str]:

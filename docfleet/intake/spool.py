@@ -24,7 +24,7 @@ T = TypeVar("T")
 MAX_FILES = 100
 _BUFFER = 256 * 1024
 #: Bytes of the disk that uploads leave to the rest of the server.
-_RESERVE = 32 * 1024 * 1024
+RESERVE = 32 * 1024 * 1024
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -86,13 +86,15 @@ class SpoolFile:
 class Spool:
     """The files of one request."""
 
-    def __init__(self, folder: DataFolder, limit: int) -> None:
+    def __init__(self, folder: DataFolder, limit: int, reserve: int = RESERVE) -> None:
         """Make a spool; nothing is created yet.
 
         Args:
             folder: where uploads lie.
             limit: bytes of all documents of the request together, decoded.
+            reserve: bytes of the disk to leave free.
         """
+        self._reserve = reserve
         self._folder = folder
         self._limit = limit
         self._size = 0
@@ -108,7 +110,7 @@ class Spool:
         Raises:
             StorageFull: after `size` more bytes too little would be left.
         """
-        if shutil.disk_usage(self._folder.incoming).free < size + _RESERVE:
+        if shutil.disk_usage(self._folder.incoming).free < size + self._reserve:
             raise _no_room()
 
     def new_file(self) -> SpoolFile:

@@ -76,8 +76,8 @@ def halves(first_page: int, last_page: int) -> tuple[tuple[int, int], tuple[int,
 def turns(plans: Sequence[ShardPlan], now: int) -> list[int]:
     """Return when each shard's turn comes: self-clocked fair queueing, counted in pages.
 
-    The queue's clock stands at the turn of the shard that was claimed last. A piece that arrives gets the clock's time
-    plus its own pages, so that short work goes first; and since the clock goes on with every claim, nothing waits
+    A lane's clock stands at the turn of the shard that was claimed from it last. A piece that arrives gets the clock's
+    time plus its own pages, so that short work goes first; and since the clock goes on with every claim, nothing waits
     for ever behind newer short work. Shards of one document follow each other in turn, so that documents interleave.
     The document stage has the turn of its arrival: what is nearly finished is finished.
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from docfleet.options import ParseOptions
-from docfleet.records import Claim, Document, Job, JobState, ProcessIdentity, Shard, ShardPlan, WorkerReport
+from docfleet.records import Claim, Document, Job, JobState, ProcessIdentity, Revocation, Shard, ShardPlan, WorkerReport
 from docfleet.sharding.verdicts import Verdict
+from docfleet.store.admission import Backlog, JobFilter, JobProgress, QueuePlace, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,9 @@ class Totals:
     completed: int = 0
     partial: int = 0
     failed: int = 0
+    cancelled: int = 0
+    #: Documents that were not taken because there was too much to do.
+    refused: int = 0
     pages: int = 0
     #: Attempts that ended without a result and were tried again.
     retries: int = 0
@@ -33,6 +37,9 @@ class Totals:
     queued_jobs: int = 0
     running_jobs: int = 0
     queued_pages: int = 0
+    #: Accepted and not done.
+    backlog_jobs: int = 0
+    backlog_pages: int = 0
     #: Pages finished in the last 60 seconds, divided by 60.
     pages_per_second: float = 0.0
 
@@ -62,9 +69,11 @@ class Claims(Changes, Protocol):
     def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
         """Take the next shard, or None. The shard belongs to `owner` until it ends or the lease is returned.
 
-        The order is that of `docfleet.sharding.cutting.turns`; among equals the oldest job first, then page order. A
-        document stage comes only when all page shards of its job have ended. A shard that failed waits for its delay,
-        and then goes to another slot than before if one takes it. Asking in vain takes no write lock.
+        The interactive lane first, though every fifth claim is the batch lane's if it has any. Within a lane the order
+        is that of `docfleet.sharding.cutting.turns`; among equals the oldest job first, then page order. A document
+        stage comes only when all page shards of its job have ended. A shard that failed waits for its delay, and then
+        goes to another slot than before if one takes it. Of documents in one piece of 50 pages and more, one worker
+        fewer than there are reads at a time. Asking in vain takes no write lock.
         """
         ...
 
@@ -124,6 +133,10 @@ class Claims(Changes, Protocol):
         """End a shard, and with it its job, with an error that another attempt would meet again."""
         ...
 
+    def let_go(self, claim: Claim) -> None:
+        """Say that the holder of a lost lease has stopped working on it, so that nobody kills it for that."""
+        ...
+
 
 class Jobs(Changes, Protocol):
     """The doors' side."""
@@ -134,23 +147,32 @@ class Jobs(Changes, Protocol):
         document: Document,
         options: ParseOptions,
         shards: Sequence[ShardPlan],
+        terms: Terms = ...,
         *,
         reuse_key: str | None = None,
         engines: Collection[str] = (),
     ) -> Job:
         """Enter a job and its shards. Durable when it returns: an accepted job survives a power cut.
 
+        Bounds and key are checked in the same transaction: no two callers can both take the last place or a key.
+
         Args:
             job_id: fresh.
             document: as it lies on disk.
             options: as the caller gave them.
             shards: one whole shard, or page shards and one document shard over all of them.
+            terms: lane, bounds, key; by default none of them.
             reuse_key: jobs of one key want the same result: while one of them is parsed, or where one of `engines`
                 has made it, the others wait for it (`docfleet.store.reuse`). None: this one is on its own.
             engines: fingerprints of the workers whose stored results will do.
 
+        Returns:
+            The job; another than `job_id` where the key stands for one.
+
         Raises:
             InternalError: the shards are neither, or the id is taken.
+            Busy: over the bounds; nothing was entered.
+            KeyReused: the key was sent before with something else; nothing was entered.
             StorageFull: there is no room for the job; nothing was entered.
         """
         ...
@@ -177,6 +199,56 @@ class Jobs(Changes, Protocol):
 
     def remove(self, job_id: str) -> None:
         """Forget a job and its shards. Its files are the caller's."""
+        ...
+
+    def cancel(self, job_id: str, error: dict[str, Any], *, even_kept: bool = True) -> bool:
+        """End an unfinished job with `error`, durably: its claims are invalid, late results are refused.
+
+        Args:
+            job_id: the job. Its files are the caller's.
+            error: `DocfleetError.record()`.
+            even_kept: False: only if nobody else was told of the job (`Terms.kept`, `keep`) or waits for its result.
+
+        Returns:
+            Whether the job was ended by this call.
+        """
+        ...
+
+    def keep(self, job_id: str) -> None:
+        """Let the job go on even if the caller who sent it leaves."""
+        ...
+
+    def backlog(self) -> Backlog:
+        """Return the work that is accepted and not done. Costs the same however much that is."""
+        ...
+
+    def knows_key(self, key: str) -> bool:
+        """Return whether an Idempotency-Key stands for a job."""
+        ...
+
+    def count_refused(self, number: int) -> None:
+        """Count documents that were not taken because there was too much to do."""
+        ...
+
+    def listed(self, wanted: JobFilter, *, limit: int, before: int | None = None) -> tuple[list[Job], int | None]:
+        """Return the newest jobs that fit, without their reports.
+
+        Args:
+            wanted: which.
+            limit: how many at most.
+            before: where the last list ended; None to begin.
+
+        Returns:
+            The jobs, and what to give as `before` for more; None at the end.
+        """
+        ...
+
+    def progress(self, job_ids: Iterable[str]) -> dict[str, JobProgress]:
+        """Return how far each job is that exists, for many listeners at once."""
+        ...
+
+    def place(self, job_id: str) -> QueuePlace:
+        """Return where an unfinished job stands in the queue."""
         ...
 
 
@@ -211,4 +283,12 @@ class Leases(Jobs, Protocol):
 
     def known(self, job_ids: Iterable[str]) -> set[str]:
         """Return those of the ids that exist: folders of the others are left over from a crash."""
+        ...
+
+    def revoked(self) -> list[Revocation]:
+        """Return leases that were taken from workers which may still be at work."""
+        ...
+
+    def forget_revoked(self, shard_id: int) -> None:
+        """Forget a lease that nobody works on any more."""
         ...

@@ -21,6 +21,7 @@ from docfleet.errors import NotFound
 from docfleet.files import DataFolder, remove_tree, sync_folder
 from docfleet.options import ParseOptions
 from docfleet.records import Document, Job, ProcessIdentity
+from docfleet.store.admission import Terms
 
 #: Followers served at a time, so that each is short.
 _BATCH = 50
@@ -75,8 +76,16 @@ class Reusing(Following, Protocol):
         """Return whether others wait for this job's result: ending it early would set them back, not lose them."""
         ...
 
-    def serve(self, job_id: str, filename: str, options: ParseOptions, source: Job, output: str) -> Job | None:
-        """Enter a job that is completed at once with the result of another, durably. None: the other is gone."""
+    def serve(
+        self, job_id: str, filename: str, options: ParseOptions, source: Job, output: str, terms: Terms = ...
+    ) -> Job | None:
+        """Enter a job that is completed at once with the result of another, durably. None: the other is gone.
+
+        Bounds do not count, for there is no work; where the key in `terms` stands for a job, that one is returned.
+
+        Raises:
+            KeyReused: the key was sent before with something else; nothing was entered.
+        """
         ...
 
 

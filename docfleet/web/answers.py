@@ -68,7 +68,7 @@ class Addresses:
 
     def links(self, job_id: str) -> Links:
         """Return where to ask on."""
-        return Links(job=self.job(job_id), result=f"{self.job(job_id)}/result")
+        return Links(job=self.job(job_id), result=f"{self.job(job_id)}/result", events=f"{self.job(job_id)}/events")
 
 
 class Answers:
@@ -147,7 +147,7 @@ class Answers:
             markdown.close()
 
     def _open(self, job: Job) -> tuple[Answer, IO[str] | None]:
-        if job.state is JobState.FAILED:
+        if job.state in (JobState.FAILED, JobState.CANCELLED):
             raise from_record(job.error or InternalError("The job failed without saying why.").record())
         answer = self._describe(job)
         if DOCUMENT not in answer.files:

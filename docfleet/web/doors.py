@@ -9,9 +9,13 @@ from typing import Any, Protocol
 from starlette.requests import Request
 
 from docfleet.files import DataFolder
+from docfleet.intake.accept import AwaitsRoom
 from docfleet.intake.spool import Upload
 from docfleet.records import Job, Shard, WorkerSlot
+from docfleet.store.admission import Terms
 from docfleet.store.interface import Jobs
+from docfleet.web.admission import Admission
+from docfleet.web.feed import ProgressFeed
 from docfleet.web.waiting import JobWatch
 
 #: Spools the documents of one request to disk: (request, data folder, limit of the body in bytes).
@@ -21,8 +25,8 @@ Receive = Callable[[Request, DataFolder, int], Awaitable[Sequence[Upload]]]
 class Accepts(Protocol):
     """Turns uploads into jobs."""
 
-    async def accept(self, upload: Upload) -> Job:
-        """Make a job of the upload and take its file.
+    async def accept(self, upload: Upload, terms: Terms, patience: AwaitsRoom) -> Job:
+        """Make a job of the upload and take its file; wait for room as long as `patience` lasts.
 
         Raises:
             DocfleetError: the document or its options cannot be used, or there is no room for another.
@@ -52,6 +56,12 @@ class Doors:
     body_limit: int
     #: Seconds `/predict` waits before it answers with the job's address instead of the result.
     wait_timeout: float
+    #: Who may come in.
+    admission: Admission
+    #: Seconds for which an Idempotency-Key is remembered.
+    key_seconds: float = 86400.0
+    #: Tells listeners how jobs get on; its `release()` ends their streams.
+    feed: ProgressFeed
     #: The workers there should be.
     plan: tuple[WorkerSlot, ...]
     #: For `/status`, read at each request: version, devices, model_source, warnings.

@@ -1,4 +1,4 @@
-"""The request forms of `/predict` as the API description shows them, with examples that work as they stand."""
+"""The request forms of `/predict` and `/jobs` in the API description, with examples that work as they stand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from docfleet.options import Format, ParseOptions
+from docfleet.records import Lane
+
+
+class DocumentOptions(ParseOptions):
+    """What a caller may ask for a document: how to parse it, and who goes first."""
+
+    lane: Lane | None = Field(
+        None, description="interactive goes first, batch never starves; by default interactive at /predict, else batch"
+    )
 
 
 class OneDocument(BaseModel):
@@ -15,7 +24,7 @@ class OneDocument(BaseModel):
 
     file: str = Field(description="the document's bytes in base64", json_schema_extra={"contentEncoding": "base64"})
     filename: str | None = Field(None, description="name for titles and messages; the type is told by the content")
-    options: ParseOptions | None = None
+    options: DocumentOptions | None = None
 
 
 class SeveralDocuments(BaseModel):
@@ -100,7 +109,7 @@ def inlined(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _options_as_text() -> dict[str, Any]:
     """Return the options as they are in forms and queries: nothing is null there, it is left out."""
-    properties: dict[str, Any] = inlined(ParseOptions.model_json_schema())["properties"]
+    properties: dict[str, Any] = inlined(DocumentOptions.model_json_schema())["properties"]
     for name, schema in properties.items():
         for choice in schema.pop("anyOf", ()):
             if choice["type"] != "null":

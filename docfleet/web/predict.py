@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,28 +13,19 @@ from loguru import logger
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from docfleet.errors import DocfleetError, InvalidRequest, NotReady
+from docfleet.errors import Cancelled, DocfleetError
 from docfleet.files import remove_tree
-from docfleet.intake.spool import Upload
-from docfleet.records import Job
+from docfleet.records import Lane
+from docfleet.store.admission import Terms
 from docfleet.web.answers import Addresses, Answers, Outcome
 from docfleet.web.doors import Doors
-from docfleet.web.problems import incident, to_json
-from docfleet.web.readiness import nobody_can_serve
+from docfleet.web.entering import Entered, Entering
+from docfleet.web.problems import to_json
 
 T = TypeVar("T")
 
-#: Seconds after which a server whose every worker failed to load is worth another try.
-_RELOAD_SECONDS = 30
 
-
-@dataclass(frozen=True)
-class Entered:
-    """What became of one upload: a job, or the reason why not."""
-
-    filename: str
-    job: Job | None = None
-    error: DocfleetError | None = None
+_ABANDONED = Cancelled("The job was cancelled: its caller left before it was done.").record()
 
 
 class Predict:
@@ -42,17 +33,23 @@ class Predict:
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
+        self._entering = Entering(doors)
 
     async def predict(self, request: Request) -> Response:
         """Parse one document or several and answer when they are done.
 
         If that takes longer than the server waits, the answer is 202 with the address of the result: the work goes
-        on, and nothing needs to be sent again.
+        on, and nothing needs to be sent again. If the caller leaves before that, the work is stopped, unless others
+        wait for it or know of it.
         """
-        await self._refuse_if_hopeless()
-        entered = await self._enter_all(request)
+        terms = Terms(lane=Lane.INTERACTIVE, kept=False)
+        entered = await self._entering.enter(request, terms, wait=self._doors.admission.wait)
         answers = Answers(self._doors.folder, Addresses.of(request))
-        settled = await or_gone(request, self._settle(entered))
+        try:
+            settled = await or_gone(request, self._settle(entered))
+        except ClientDisconnect:
+            await asyncio.shield(self._abandon(entered))
+            raise
         if len(settled) > 1:
             return await _answer_many(answers, settled)
         (only,) = settled
@@ -60,36 +57,6 @@ class Predict:
             raise only.error
         assert only.job is not None
         return await answers.respond(only.job)
-
-    async def _refuse_if_hopeless(self) -> None:
-        reason = nobody_can_serve(self._doors, await run_sync(self._doors.store.workers))
-        if reason is not None:
-            raise NotReady(
-                f"No worker of this server could load its engine: {reason} GET /readyz tells when one has.",
-                retry_after=_RELOAD_SECONDS,
-            )
-
-    async def _enter_all(self, request: Request) -> list[Entered]:
-        uploads = await self._doors.receive(request, self._doors.folder, self._doors.body_limit)
-        if not uploads:
-            raise InvalidRequest("The request holds no document: send it as file or files; /docs has examples.")
-        # An only document's error is the request's; one of several must not lose the others.
-        enter = self._enter if len(uploads) == 1 else self._enter_guarded
-        try:
-            return [await enter(upload) for upload in uploads]
-        finally:
-            await run_sync(partial(_discard, uploads))
-
-    async def _enter(self, upload: Upload) -> Entered:
-        return Entered(upload.filename, job=await self._doors.intake.accept(upload))
-
-    async def _enter_guarded(self, upload: Upload) -> Entered:
-        try:
-            return await self._enter(upload)
-        except DocfleetError as error:
-            return Entered(upload.filename, error=error)
-        except Exception as exc:
-            return Entered(upload.filename, error=incident(exc, "taking one of several documents in"))
 
     async def _settle(self, entered: Sequence[Entered]) -> list[Entered]:
         return list(await asyncio.gather(*(self._end_of(one) for one in entered)))
@@ -102,11 +69,24 @@ class Predict:
         except DocfleetError as error:
             return replace(one, error=error)
         # Removed within this instant: answering finds its files gone and says so.
-        return replace(one, job=await run_sync(partial(self._doors.store.job, one.job.id)) or one.job)
+        job = await run_sync(partial(self._doors.store.job, one.job.id)) or one.job
+        if not job.state.final:
+            # The caller is about to be told its address.
+            await run_sync(partial(self._doors.store.keep, job.id))
+        return replace(one, job=job)
+
+    async def _abandon(self, entered: Sequence[Entered]) -> None:
+        for one in entered:
+            job = one.job
+            if job is None or self._doors.watch.waited(job.id) or self._doors.feed.followed(job.id):
+                continue
+            if await run_sync(partial(self._doors.store.cancel, job.id, _ABANDONED, even_kept=False)):
+                await run_sync(partial(remove_tree, self._doors.folder.job(job.id)))
+                logger.info("job {} cancelled: its caller left", job.id)
 
 
 async def or_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await the work, but not longer than the caller stays on the line. What was accepted is done all the same.
+    """Await the work, but not longer than the caller stays on the line.
 
     Raises:
         ClientDisconnect: the caller left.
@@ -117,7 +97,6 @@ async def or_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
         if done.done():
             return done.result()
-        logger.debug("the caller of {!r} left; its jobs go on", request.url.path)
         raise ClientDisconnect
     finally:
         done.cancel()
@@ -148,9 +127,3 @@ async def _results(answers: Answers, settled: Sequence[Entered]) -> AsyncIterato
             yield piece
         before = b","
     yield b"]," + to_json({str(outcome): number for outcome, number in counts.items()})[1:]
-
-
-def _discard(uploads: Sequence[Upload]) -> None:
-    # The intake takes the file of what it accepts; what still lies here was refused, or never got its turn.
-    for upload in uploads:
-        remove_tree(upload.path)

@@ -7,14 +7,21 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from docfleet.web.admission import wait_parameter
 from docfleet.web.doors import Doors
+from docfleet.web.entering import key_parameter
+from docfleet.web.events import EventDoor
 from docfleet.web.forms import predict_request
 from docfleet.web.jobs import JobDoors
+from docfleet.web.overview import Overview
 from docfleet.web.predict import Predict
 from docfleet.web.probes import Probes
 from docfleet.web.schemas import (
+    Accepted,
+    AcceptedJobs,
     Answer,
     ErrorAnswer,
+    JobList,
     JobView,
     Liveness,
     Readiness,
@@ -23,9 +30,12 @@ from docfleet.web.schemas import (
     StillRunning,
 )
 from docfleet.web.status import Status
+from docfleet.web.submit import Submit
 
 _PREDICT_ERRORS: dict[int | str, str] = {
     400: "The request cannot be understood.",
+    403: "The server's settings do not allow this.",
+    409: "The job was cancelled, or the Idempotency-Key was sent before with something else.",
     413: "The body, or what it unpacks to, is over the limit.",
     415: "No engine reads this type of file here.",
     422: "An option or the document cannot be used; the code tells which.",
@@ -56,8 +66,9 @@ def create_doors(doors: Doors) -> APIRouter:
             202: _of(StillRunning | Results, "Not all is ready yet; ask at the links."),
             **_errors(_PREDICT_ERRORS),
         },
-        openapi_extra=predict_request(),
+        openapi_extra=_document_request(),
     )
+    _add_many(router, Submit(doors), Overview(doors))
     router.add_api_route(
         "/jobs/{job_id}",
         jobs.show,
@@ -74,9 +85,69 @@ def create_doors(doors: Doors) -> APIRouter:
         tags=["jobs"],
         responses={200: _of(Answer, "The result."), 202: still_running, **_errors(_PREDICT_ERRORS | _JOB_ERRORS)},
     )
+    _add_control(router, jobs, EventDoor(doors))
     _add_files(router, jobs)
     _add_server(router, Probes(doors), Status(doors))
     return router
+
+
+def _document_request() -> dict[str, Any]:
+    described = predict_request()
+    return {**described, "parameters": [*described["parameters"], wait_parameter(), key_parameter()]}
+
+
+def _add_many(router: APIRouter, submit: Submit, overview: Overview) -> None:
+    router.add_api_route(
+        "/jobs",
+        submit.submit,
+        methods=["POST"],
+        status_code=202,
+        summary="Accept documents and answer at once",
+        tags=["jobs"],
+        responses={
+            202: _of(Accepted | AcceptedJobs, "Accepted; ask at the links. Of several, each in the order sent."),
+            **_errors(_PREDICT_ERRORS),
+        },
+        openapi_extra=_document_request(),
+    )
+    router.add_api_route(
+        "/jobs",
+        overview.list,
+        methods=["GET"],
+        summary="The jobs there are, newest first",
+        tags=["jobs"],
+        responses={200: _of(JobList, "Jobs that fit."), **_errors({"4XX": "A parameter cannot be used."})},
+    )
+
+
+def _add_control(router: APIRouter, jobs: JobDoors, events: EventDoor) -> None:
+    router.add_api_route(
+        "/jobs/{job_id}",
+        jobs.delete,
+        methods=["DELETE"],
+        summary="Cancel a job, or forget one that has ended",
+        tags=["jobs"],
+        responses={
+            200: _of(JobView, "It was stopped, and is cancelled."),
+            204: {"description": "It had ended; it and its files are gone."},
+            **_errors(_JOB_ERRORS),
+        },
+    )
+    fields = {"event": {"enum": ["progress", "end"]}, "id": {"type": "string"}, "data": {"type": "string"}}
+    stream = {"text/event-stream": {"schema": {"type": "object", "properties": fields}}}
+    router.add_api_route(
+        "/jobs/{job_id}/events",
+        events.events,
+        methods=["GET"],
+        summary="A job's progress as server-sent events",
+        tags=["jobs"],
+        response_class=Response,
+        responses={
+            200: {"description": "Events `progress` and `end`, each with an id to resume after.", "content": stream},
+            204: {"description": "The job's end was seen already."},
+            **_errors(_JOB_ERRORS),
+        },
+    )
 
 
 def _add_files(router: APIRouter, jobs: JobDoors) -> None:

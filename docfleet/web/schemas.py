@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from docfleet.records import JobState, ShardState, Stage, WorkerState
+from docfleet.records import JobState, Lane, ShardState, Stage, WorkerState
 
 
 def printable(text: Any) -> Any:
@@ -40,6 +40,7 @@ class Links(_Out):
 
     job: str = Field(examples=["/jobs/0f8fad5bd9cb469fa16570867728950e"])
     result: str
+    events: str = Field(description="its progress as server-sent events")
 
 
 class MissingPage(_Out):
@@ -98,6 +99,24 @@ class Results(_Out):
     running: int = Field(description="not ready when the waiting time was over")
 
 
+class Accepted(_Out):
+    """A document that became a job; nothing of it is lost from now on."""
+
+    job_id: str
+    filename: Text
+    status: JobState = Field(description="queued, unless its Idempotency-Key stands for a job that came before")
+    lane: Lane
+    links: Links
+
+
+class AcceptedJobs(_Out):
+    """Several documents, in the order they were sent."""
+
+    jobs: list[Accepted | Failure]
+    accepted: int
+    failed: int
+
+
 class ShardView(_Out):
     """A piece of a job."""
 
@@ -121,10 +140,40 @@ class JobView(_Out):
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
+    lane: Lane
+    attempts: int = Field(description="how often the piece that was taken up most often was taken up")
+    queue_position: int | None = Field(description="documents that are taken up before it; null when nothing waits")
+    eta: float | None = Field(
+        description="seconds until it is done, by the speed of the last minute; null where that is not known"
+    )
     shards: list[ShardView]
     cached: bool = Field(default=False, description="made for another request for the same")
     error: Error | None = None
     links: Links
+
+
+class JobSummary(_Out):
+    """A job in a list. Times are seconds since 1970-01-01 UTC."""
+
+    job_id: str
+    filename: Text
+    state: JobState
+    lane: Lane
+    pages: int = Field(description="pages asked for")
+    pages_done: int
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    error: Error | None = None
+    links: Links
+
+
+class JobList(_Out):
+    """Jobs, newest first."""
+
+    jobs: list[JobSummary]
+    next_cursor: int | None = Field(description="gives older jobs as `cursor`; null at the end")
+    next: str | None = Field(description="address of the older jobs; null at the end")
 
 
 class WorkerView(_Out):
@@ -161,6 +210,11 @@ class QueueView(_Out):
     queued_jobs: int
     running_jobs: int
     queued_pages: int
+    backlog_jobs: int = Field(description="accepted and not done")
+    backlog_pages: int = Field(description="accepted and not done")
+    max_backlog_jobs: int
+    max_backlog_pages: int
+    waiting_for_room: int = Field(description="requests that wait before they are let in")
 
 
 class TotalsView(_Out):
@@ -169,6 +223,8 @@ class TotalsView(_Out):
     completed: int
     partial: int
     failed: int
+    cancelled: int
+    refused: int = Field(description="documents and requests sent away because there was too much to do")
     pages: int
     retries: int = Field(description="attempts that ended without a result and were tried again")
     cached: int = Field(description="documents that were served with the result of another request for the same")

@@ -41,12 +41,21 @@ class Status:
             model_source=doors.facts.get("model_source"),
             workers=[_worker(one, jobs) for one in standings(doors, reports)],
             queue=QueueView(
-                queued_jobs=totals.queued_jobs, running_jobs=totals.running_jobs, queued_pages=totals.queued_pages
+                queued_jobs=totals.queued_jobs,
+                running_jobs=totals.running_jobs,
+                queued_pages=totals.queued_pages,
+                backlog_jobs=totals.backlog_jobs,
+                backlog_pages=totals.backlog_pages,
+                max_backlog_jobs=doors.admission.limits.jobs,
+                max_backlog_pages=doors.admission.limits.pages,
+                waiting_for_room=doors.admission.waiting,
             ),
             totals=TotalsView(
                 completed=totals.completed,
                 partial=totals.partial,
                 failed=totals.failed,
+                cancelled=totals.cancelled,
+                refused=totals.refused + doors.admission.unwritten,
                 pages=totals.pages,
                 retries=totals.retries,
                 cached=totals.cached,

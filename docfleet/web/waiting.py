@@ -52,6 +52,10 @@ class JobWatch:
         """Number of coroutines that wait."""
         return sum(len(futures) for futures in self._waiters.values())
 
+    def waited(self, job_id: str) -> bool:
+        """Return whether anybody waits for the job."""
+        return job_id in self._waiters
+
     async def wait(self, job_id: str, seconds: float) -> JobState:
         """Return the job's state as soon as it is final, or the state it has after `seconds`.
 

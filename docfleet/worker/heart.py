@@ -14,7 +14,7 @@ from docfleet.records import Claim, Stage, WorkerReport, WorkerState
 from docfleet.store.interface import Claims
 
 #: Seconds between two beats while a shard is held, and while the worker is idle.
-BUSY_INTERVAL = 1.0
+BUSY_INTERVAL = 0.5
 IDLE_INTERVAL = 5.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from loguru import logger
@@ -114,11 +115,17 @@ class Rounds:
                 self._bench.hand_on(self._claims)
             elif not cut:
                 self._bench.discard(claim)
+                self._let_go(claim)
             # The caller has its answer already.
             give_back()
             self._heart.release(delivered=delivered)
         if delivered:
             self._log(claim, time.perf_counter() - started)
+
+    def _let_go(self, claim: Claim) -> None:
+        # Without this the supervisor would kill a worker that has long been free. Claiming says it too.
+        with suppress(Exception), logger.catch(reraise=True, message="letting go failed"):
+            self._claims.let_go(claim)
 
     def _attempt(self, steps: Steps, claim: Claim) -> Outcome | Cut | None:
         try:

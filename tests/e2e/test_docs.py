@@ -73,7 +73,7 @@ def test_the_commands_of_the_readme_work(serving: Serving, place: Path, command:
     done = run(command, place, serving)
     assert done.returncode == 0, done.stderr
     if command.startswith("curl"):
-        assert "Groundwater in the Lower Valley" in done.stdout
+        assert ('"job' if "/jobs" in command else "Groundwater in the Lower Valley") in done.stdout
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))))

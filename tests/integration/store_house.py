@@ -8,10 +8,12 @@ from docfleet.errors import WorkerLost
 from docfleet.files import new_job_id
 from docfleet.options import ParseOptions
 from docfleet.records import Claim, Document, Job, ProcessIdentity, ShardPlan, Stage
+from docfleet.store.admission import Terms
 from docfleet.store.interface import Claims, Leases
 
 ME = ProcessIdentity(pid=100, started=1)
 OTHER = ProcessIdentity(pid=200, started=2)
+DEFAULT = Terms()
 LOST = WorkerLost("The worker died.").record()
 
 
@@ -25,9 +27,9 @@ def a_document(pages: int = 3, filename: str = "paper.pdf") -> Document:
     return Document(filename=filename, suffix="pdf", size=1234, sha256="ab" * 32, pages=pages)
 
 
-def accept(store: Store, *plans: ShardPlan, pages: int = 3) -> Job:
+def accept(store: Store, *plans: ShardPlan, pages: int = 3, terms: Terms = DEFAULT) -> Job:
     plans = plans or (ShardPlan(stage=Stage.WHOLE, first_page=0, last_page=pages - 1),)
-    return store.accept(new_job_id(), a_document(pages), ParseOptions(), plans)
+    return store.accept(new_job_id(), a_document(pages), ParseOptions(), plans, terms)
 
 
 def accept_cut(store: Store, *ranges: tuple[int, int]) -> Job:

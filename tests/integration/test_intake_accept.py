@@ -24,6 +24,7 @@ from docfleet.intake.plan import plan_shards
 from docfleet.intake.spool import Upload
 from docfleet.options import ParseOptions
 from docfleet.records import Document, Job, JobState, ShardPlan, Stage
+from docfleet.store.admission import Terms
 from docfleet.store.interface import Jobs
 from docfleet.store.sqlite import open_store
 from tests import made_documents as made
@@ -140,12 +141,14 @@ class Around:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def accept(self, job_id: str, document: Document, options: ParseOptions, shards: Sequence[ShardPlan]) -> Job:
+    def accept(
+        self, job_id: str, document: Document, options: ParseOptions, shards: Sequence[ShardPlan], terms: Terms
+    ) -> Job:
         self.inside.set()
         self.go_on.wait(20)
         if self.error is not None:
             raise self.error
-        job = self._store.accept(job_id, document, options, shards)
+        job = self._store.accept(job_id, document, options, shards, terms)
         self.entered.append(job.id)
         return job
 

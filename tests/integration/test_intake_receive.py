@@ -45,6 +45,7 @@ class Door:
     def __init__(self, root: Path) -> None:
         self.folder = DataFolder(root)
         self.folder.create()
+        self.reserve = 32 * 1024 * 1024
         self.errors: list[BaseException] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.received: list[str] = []
@@ -62,7 +63,7 @@ class Door:
         assert task is not None
         self.tasks.append(task)
         try:
-            uploads = await receive(request, self.folder, LIMIT, own_parameters={"wait"})
+            uploads = await receive(request, self.folder, LIMIT, own_parameters={"wait"}, reserve=self.reserve)
         except DocfleetError as error:
             self.errors.append(error)
             return JSONResponse(error.record(), error.status)
@@ -296,10 +297,11 @@ def test_a_full_disk_is_told_and_leaves_nothing(door: Door, monkeypatch: pytest.
         assert door.left() == []
 
 
-def test_what_would_fill_the_disk_is_refused_unread(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spooling, "_RESERVE", 2**60)
+@pytest.mark.parametrize("length", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
+def test_what_would_fill_the_disk_is_refused_unread(door: Door, length: bytes) -> None:
+    door.reserve = 2**60
     with door.connect() as connection:
-        connection.sendall(head_of("application/pdf", 1000))
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/pdf\r\n" + length + b"\r\n\r\n")
         assert connection.recv(4096).startswith(b"HTTP/1.1 507 ")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from docfleet.errors import KeyReused
 from docfleet.files import DataFolder, new_job_id
 from docfleet.options import ParseOptions
-from docfleet.records import Job, JobState, ProcessIdentity, ShardPlan, Stage, WorkerReport, WorkerState
+from docfleet.records import Job, JobState, Lane, ProcessIdentity, ShardPlan, Stage, WorkerReport, WorkerState
+from docfleet.store.admission import Terms
 from docfleet.store.reuse import hand_on
 from docfleet.store.sqlite import SqliteStore, open_store
 from docfleet.supervisor.sizes import keep_within
@@ -80,9 +82,24 @@ def end_failed(room: Room) -> None:
 
 
 def end_lost(room: Room) -> None:
-    must_claim(room.store)
-    (lease,) = room.store.leases()
-    room.store.give_back(lease, cause=LOST, max_attempts=1)
+    # The document is looked through for the page that kills workers, and every one does.
+    leader = must_claim(room.store).job_id
+    for _ in range(2 * a_document().pages):
+        (lease,) = room.store.leases()
+        room.store.give_back(lease, cause=LOST, max_attempts=1)
+        job = room.store.job(leader)
+        assert job is not None
+        if job.state is JobState.FAILED:
+            return
+        assert must_claim(room.store).job_id == leader
+    pytest.fail("the leader never failed")
+
+
+def end_cancelled(room: Room) -> None:
+    claim = must_claim(room.store)
+    assert not room.store.cancel(claim.job_id, LOST, even_kept=False), "others wait for it"
+    assert room.store.cancel(claim.job_id, LOST)
+    assert not room.store.complete(claim, output="x", report=report(3))
 
 
 def end_removed(room: Room) -> None:
@@ -96,7 +113,7 @@ def end_vanished(room: Room) -> None:
     assert room.store.reusable("key", [ENGINES]) is None, job
 
 
-@pytest.mark.parametrize("end", [end_failed, end_lost, end_removed, end_vanished])
+@pytest.mark.parametrize("end", [end_failed, end_lost, end_cancelled, end_removed, end_vanished])
 def test_whatever_ends_a_leader_its_oldest_follower_takes_its_place_alone(
     room: Room, end: Callable[[Room], None]
 ) -> None:
@@ -107,6 +124,41 @@ def test_whatever_ends_a_leader_its_oldest_follower_takes_its_place_alone(
     assert room.store.claim(ME, 0) is None, "two jobs were promoted"
     assert hand_on(room.store, room.folder) == 3
     assert room.states([heir, *others]) == [JobState.COMPLETED] * 4
+
+
+def test_cancelling_a_follower_ends_only_that_one(room: Room) -> None:
+    leader, follower, other = jobs = [room.accept() for _ in range(3)]
+    assert room.store.cancel(follower.id, LOST)
+    assert room.deliver() == leader.id
+    assert hand_on(room.store, room.folder) == 1
+    assert room.states(jobs) == [JobState.COMPLETED, JobState.CANCELLED, JobState.COMPLETED]
+    assert job_of(room.store, other).cached
+
+
+def test_a_job_that_ends_with_a_stored_result_is_no_backlog_and_its_key_stands_for_it(room: Room) -> None:
+    first = room.accept()
+    room.deliver()
+    source = job_of(room.store, first)
+    terms = Terms(lane=Lane.BATCH, key="k", fingerprint="a", key_seconds=60)
+    assert source.output is not None
+    served = room.store.serve(new_job_id(), "a.pdf", ParseOptions(), source, source.output, terms)
+    again = room.store.serve(new_job_id(), "a.pdf", ParseOptions(), source, source.output, terms)
+    assert served is not None
+    assert again == job_of(room.store, served)
+    assert (again.state, again.lane) == (JobState.COMPLETED, Lane.BATCH)
+    assert room.store.progress([served.id])[served.id].pages == 3
+    with pytest.raises(KeyReused):
+        room.store.serve(new_job_id(), "a.pdf", ParseOptions(), source, source.output, replace(terms, fingerprint="b"))
+    assert (room.store.backlog().jobs, room.store.backlog().pages) == (0, 0)
+    assert room.store.totals().cached == 1
+
+
+def test_followers_leave_the_backlog_with_their_leader(room: Room) -> None:
+    for _ in range(3):
+        room.accept()
+    room.deliver()
+    hand_on(room.store, room.folder)
+    assert (room.store.backlog().jobs, room.store.backlog().pages) == (0, 0)
 
 
 def test_a_follower_that_was_removed_meanwhile_leaves_no_files(room: Room) -> None:

@@ -166,7 +166,15 @@ def test_a_process_killed_while_it_makes_the_database_leaves_one_that_can_be_mad
 def _stop_in_mid_claim(pipe: Connection, path: Path) -> None:
     store = open_store(path)
     with store._writing(durable=False) as transaction:
-        values = {"pid": os.getpid(), "started": 1, "slot": 0, "now": 1.0, "patience": 2}
+        values = {
+            "pid": os.getpid(),
+            "started": 1,
+            "slot": 0,
+            "now": 1.0,
+            "patience": 2,
+            "batch_after": 4,
+            "longest": 9,
+        }
         transaction.execute(sql("claim_next"), values).fetchall()
         pipe.send("claimed, not committed")
         signal.pause()

@@ -173,6 +173,15 @@ def test_two_long_documents_take_turns(store: Store) -> None:
     assert store.claim(ME, 0) is None
 
 
+def test_shards_come_in_the_order_of_pages_and_short_documents_before_the_rest_of_long_ones(store: Store) -> None:
+    first = accept_cut(store, (8, 11), (0, 3), (4, 7))
+    assert must_claim(store).job_id == first.id
+    second = accept(store)
+    claims = [must_claim(store) for _ in range(3)]
+    assert [(c.job_id, c.first_page) for c in claims] == [(second.id, 0), (first.id, 4), (first.id, 8)]
+    assert store.claim(ME, 0) is None
+
+
 def test_the_document_stage_waits_for_every_page_shard_and_gets_their_outputs_in_page_order(store: Store) -> None:
     job = accept_cut(store, (0, 1), (2, 3), (4, 4))
     claims = [must_claim(store) for _ in range(3)]

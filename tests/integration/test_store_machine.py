@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from docfleet.records import Claim, JobState, ProcessIdentity, ShardPlan, ShardState, Stage
+from docfleet.records import Claim, JobState, Lane, ProcessIdentity, ShardPlan, ShardState, Stage
+from docfleet.store.admission import Terms
 from docfleet.store.sqlite import open_store
+from docfleet.store.sqlite.claims import BATCH_AFTER
 from tests.integration.store_house import LOST, accept, accept_cut, report
 
 MAX_ATTEMPTS = 3
@@ -44,6 +46,7 @@ class ModelShard:
 @dataclass
 class ModelJob:
     shards: list[ModelShard]
+    lane: Lane = Lane.INTERACTIVE
     state: JobState = JobState.QUEUED
     pages_done: int = 0
     output: str | None = None
@@ -59,8 +62,8 @@ class ModelJob:
         done = sum(shard.pages_done for shard in self.shards if shard.stage in (Stage.PAGES, Stage.WHOLE))
         self.pages_done = max(self.pages_done, done)
 
-    def fail(self) -> None:
-        self.state = JobState.FAILED
+    def fail(self, state: JobState = JobState.FAILED) -> None:
+        self.state = state
         for shard in self.shards:
             if shard.state in (ShardState.QUEUED, ShardState.RUNNING):
                 shard.state = ShardState.FAILED
@@ -71,6 +74,7 @@ class Counts:
     completed: int = 0
     partial: int = 0
     failed: int = 0
+    cancelled: int = 0
     pages: int = 0
     retries: int = 0
 
@@ -80,7 +84,24 @@ class Model:
     #: In the order of arrival.
     jobs: dict[str, ModelJob] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
-    turn: int = 0
+    clocks: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    #: Claims from the interactive lane since the last from the other.
+    streak: int = 0
+
+    def next(self) -> tuple[str, ModelShard] | None:
+        """The shard whose turn it is, by the rules that the interface tells."""
+        waiting = [
+            (job.lane, shard.turn, place, job_id, shard)
+            for place, (job_id, job) in enumerate(self.jobs.items())
+            for shard in job.claimable()
+        ]
+        first = Lane.BATCH if self.streak >= BATCH_AFTER else Lane.INTERACTIVE
+        waiting.sort(key=lambda entry: (entry[0] is not first, entry[1], entry[2]))
+        for lane, turn, _, job_id, shard in waiting:
+            self.clocks[lane] = max(self.clocks[lane], turn)
+            self.streak = self.streak + 1 if lane is Lane.INTERACTIVE else 0
+            return job_id, shard
+        return None
 
     def held(self, claim: Claim, shard_ids: dict[int, ModelShard]) -> ModelShard | None:
         shard = shard_ids.get(claim.shard_id)
@@ -115,32 +136,30 @@ class StoreMachine(RuleBasedStateMachine):
         self.worker.close()
         self.folder.cleanup()
 
-    def _enter(self, job_id: str, shards: list[ModelShard]) -> str:
-        self.model.jobs[job_id] = ModelJob(shards)
+    def _enter(self, job_id: str, shards: list[ModelShard], lane: Lane = Lane.INTERACTIVE) -> str:
+        self.model.jobs[job_id] = ModelJob(shards, lane)
         self.by_id |= dict(zip((shard.id for shard in self.doors.shards(job_id)), shards, strict=True))
         return job_id
 
-    @rule(target=jobs, pages=st.integers(1, 4))
-    def accept_whole(self, pages: int) -> str:
-        shard = ModelShard(Stage.WHOLE, 0, pages, self.model.turn + pages)
-        return self._enter(accept(self.doors, pages=pages).id, [shard])
+    @rule(target=jobs, pages=st.integers(1, 4), lane=st.sampled_from(Lane))
+    def accept_whole(self, pages: int, lane: Lane) -> str:
+        shard = ModelShard(Stage.WHOLE, 0, pages, self.model.clocks[lane] + pages)
+        return self._enter(accept(self.doors, pages=pages, terms=Terms(lane=lane)).id, [shard], lane)
 
     @rule(target=jobs, sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3))
     def accept_cut(self, sizes: list[int]) -> str:
         starts = [sum(sizes[:index]) for index in range(len(sizes))]
         job = accept_cut(self.doors, *((start, start + size - 1) for start, size in zip(starts, sizes, strict=True)))
-        return self._enter(job.id, cut_shards(sizes, self.model.turn))
+        return self._enter(job.id, cut_shards(sizes, self.model.clocks[Lane.INTERACTIVE]))
 
     @rule(target=claims, owner=st.sampled_from(WORKERS))
     def claim(self, owner: ProcessIdentity):
         claim = self.worker.claim(owner, owner.pid)
-        waiting = [(job_id, shard) for job_id, job in self.model.jobs.items() for shard in job.claimable()]
-        # Sorting keeps the order of arrival among equals.
-        waiting.sort(key=lambda found: found[1].turn)
-        if not waiting:
+        expected = self.model.next()
+        if expected is None:
             assert claim is None
             return multiple()
-        job_id, shard = waiting[0]
+        job_id, shard = expected
         assert claim is not None
         assert claim.job_id == job_id
         assert self.by_id[claim.shard_id] is shard
@@ -150,7 +169,6 @@ class StoreMachine(RuleBasedStateMachine):
         shard.state, shard.owner, shard.pages_done = ShardState.RUNNING, owner, 0
         shard.attempt += 1
         assert claim.attempt == shard.attempt
-        self.model.turn = max(self.model.turn, shard.turn)
         assert [page.page for page in claim.failed_pages] == ([] if shard.part else job.given_up())
         parts = [part.output for part in job.shards if part.stage is Stage.PAGES and part.state is ShardState.DONE]
         assert claim.parts == (tuple(parts) if shard.stage is Stage.DOCUMENT else ())
@@ -201,6 +219,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         assert self.worker.split(claim, plans, {"page": 1}) is cuttable
         if cuttable:
+            shard.state = ShardState.DONE
             self.model.jobs[claim.job_id].shards = cut_shards(sizes, shard.turn)
             self._learn(claim.job_id)
 
@@ -229,6 +248,8 @@ class StoreMachine(RuleBasedStateMachine):
         again = ShardState.QUEUED
         if shard.part and shard.pages > 1 and (last or shard.halved or by_engine):
             job.shards.remove(shard)
+            # Whoever still holds the claim holds nothing.
+            shard.state = ShardState.FAILED
             self._halve(job_id, shard, shard.stage)
         elif shard.part and last:
             shard.state = ShardState.FAILED
@@ -266,6 +287,15 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.by_id.setdefault(found.id, match) is match
 
     @rule(job_id=jobs)
+    def cancel(self, job_id: str) -> None:
+        job = self.model.jobs.get(job_id)
+        unfinished = job is not None and not job.state.final
+        assert self.doors.cancel(job_id, LOST) is unfinished
+        if job is not None and unfinished:
+            job.fail(JobState.CANCELLED)
+            self.model.counts.cancelled += 1
+
+    @rule(job_id=jobs)
     def remove(self, job_id: str) -> None:
         self.doors.remove(job_id)
         self.model.jobs.pop(job_id, None)
@@ -283,8 +313,13 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def the_totals_agree(self) -> None:
         totals, counts = self.doors.totals(), self.model.counts
-        found = Counts(totals.completed, totals.partial, totals.failed, totals.pages, totals.retries)
+        found = Counts(totals.completed, totals.partial, totals.failed, totals.cancelled, totals.pages, totals.retries)
         assert found == counts
+        unfinished = [job for job in self.model.jobs.values() if not job.state.final]
+        counted = (Stage.PAGES, Stage.WHOLE)
+        wanted = [sum(shard.pages for shard in job.shards if shard.stage in counted) for job in unfinished]
+        left = [max(0, pages - job.pages_done) for pages, job in zip(wanted, unfinished, strict=True)]
+        assert (totals.backlog_jobs, totals.backlog_pages) == (len(unfinished), sum(left))
         states = [job.state for job in self.model.jobs.values()]
         assert totals.queued_jobs == states.count(JobState.QUEUED)
         assert totals.running_jobs == states.count(JobState.RUNNING)

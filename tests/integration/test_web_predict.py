@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -196,7 +197,7 @@ def test_a_caller_that_hangs_up_while_it_is_answered_leaves_no_file_open(house: 
     until(lambda: not open_documents(house))
 
 
-def test_a_caller_that_hangs_up_is_no_error_and_its_document_is_still_done(house: House) -> None:
+def test_a_caller_that_hangs_up_is_no_error_and_its_document_is_cancelled(house: House) -> None:
     lines: list[str] = []
     sink = logger.add(lambda message: lines.append(str(message)), level="WARNING")
     house.worker.claiming.clear()
@@ -205,10 +206,38 @@ def test_a_caller_that_hangs_up_is_no_error_and_its_document_is_still_done(house
     until(lambda: house.doors.watch.waiting == 1)
     connection.close()
     until(lambda: house.doors.watch.waiting == 0)
-    house.worker.claiming.set()
-    until(lambda: house.get("/status").json()["totals"]["completed"] == 1)
+    until(lambda: house.get("/status").json()["totals"]["cancelled"] == 1)
+    (job,) = house.get("/jobs").json()["jobs"]
+    assert (job["state"], job["error"]["code"]) == ("cancelled", "cancelled")
+    until(lambda: list(house.doors.folder.jobs.iterdir()) == [])
     logger.remove(sink)
     assert lines == []
+
+
+@pytest.mark.parametrize("second", ["predict", "jobs", "events"])
+def test_a_job_goes_on_without_its_caller_if_another_waits_for_it_or_knows_it(house: House, second: str) -> None:
+    house.worker.claiming.clear()
+    connection = socket.create_connection(address(house), timeout=20)
+    connection.sendall(raw_post(PDF).replace(b"Host: x", b"Host: x\r\nIdempotency-Key: k"))
+    until(lambda: house.doors.watch.waiting == 1)
+    (job,) = house.get("/jobs").json()["jobs"]
+    if second == "events":
+        other: Any = requests.get(house.url + job["links"]["events"], stream=True, timeout=20)
+        until(lambda: house.doors.feed.listening == 1)
+    else:
+        address_ = f"{house.url}/{second}?filename=a.pdf&admission_wait=1"
+        pool = ThreadPoolExecutor(1)
+        other = pool.submit(requests.post, address_, data=PDF, headers={"Idempotency-Key": "k"}, timeout=20)
+        pool.shutdown(wait=False)
+        until(lambda: house.doors.watch.waiting == 2 or other.done())
+    connection.close()
+    until(lambda: house.doors.watch.waiting == (second == "predict"))
+    house.worker.claiming.set()
+    until(lambda: house.get("/status").json()["totals"]["completed"] == 1)
+    if second == "events":
+        assert b"event: end" in other.content
+    else:
+        assert other.result().json()["job_id"] == job["job_id"]
 
 
 def test_a_body_cut_off_half_way_leaves_nothing_on_the_disk(house: House) -> None:
@@ -259,10 +288,10 @@ class FaultyIntake:
     def __init__(self, house: House) -> None:
         self._intake = house.doors.intake
 
-    async def accept(self, upload: Any) -> Job:
+    async def accept(self, upload: Any, *terms: Any) -> Job:
         if "fault" in upload.filename:
             raise ZeroDivisionError(f"secret {upload.path}")
-        return await self._intake.accept(upload)
+        return await self._intake.accept(upload, *terms)
 
 
 def test_a_fault_of_the_server_tells_nothing_of_its_inside_and_spares_the_other_documents(tmp_path: Path) -> None:

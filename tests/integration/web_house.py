@@ -27,8 +27,11 @@ from docfleet.intake.inspector import Inspector
 from docfleet.intake.receive import receive
 from docfleet.process.identity import identify
 from docfleet.records import Claim, FailedPage, WorkerReport, WorkerSlot, WorkerState
+from docfleet.store.admission import Limits
 from docfleet.store.sqlite import open_store
+from docfleet.web.admission import OWN_PARAMETERS, Admission
 from docfleet.web.doors import Doors
+from docfleet.web.feed import ProgressFeed
 from docfleet.web.forms import sample_pdf
 from docfleet.web.problems import install_error_handlers
 from docfleet.web.router import create_doors
@@ -179,7 +182,9 @@ def open_house(root: Path, **changes: Any) -> Iterator[House]:
         "store": store,
         "folder": folder,
         "intake": Intake(store, folder, inspector, allowed_server_urls=[]),
-        "receive": receive,
+        "receive": partial(receive, own_parameters=OWN_PARAMETERS),
+        "admission": Admission(store, Limits(pages=20_000, jobs=2000), wait=0.0),
+        "feed": ProgressFeed(open_store(folder.database)),
         "watch": JobWatch(store),
         "body_limit": 8 * 1024 * 1024,
         "wait_timeout": 60.0,

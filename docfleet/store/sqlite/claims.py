@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,11 @@ from docfleet.store.sqlite.statements import sql
 
 #: Seconds that a failed shard waits for another worker before the one that failed may have it again.
 _PATIENCE = 2.0
+#: Claims from the interactive lane after which the batch lane has one.
+BATCH_AFTER = 4
+#: Pages less one of a document in one piece that counts as long: some seconds of work that cannot be shared.
+LONG = 49
+_ANY_LENGTH = 2**62
 
 
 class SqliteClaims(Database):
@@ -33,16 +39,14 @@ class SqliteClaims(Database):
             connection.execute(sql("announce"), values)
 
     def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
-        """Take the shard whose turn it is; a document stage once its page stage is done."""
+        """Take the next shard of the lane whose turn it is; a document stage once its page stage is done."""
         now = self._clock()
         if not self._rows("anything_claimable", now=now):
             return None
         with self._writing(durable=False) as connection:
-            values = {"pid": owner.pid, "started": owner.started, "slot": slot, "now": now, "patience": _PATIENCE}
-            shard = first(connection, "claim_next", **values)
+            shard = self._take(connection, owner, slot, now)
             if shard is None:
                 return None
-            connection.execute(sql("advance_turn"), {"turn": shard["turn"]})
             connection.execute(sql("start_job"), {"job": shard["job"], "now": now})
             job = first(connection, "claimed_job", job=shard["job"])
             stage, parts, given_up = Stage(shard["stage"]), [], []
@@ -79,6 +83,27 @@ class SqliteClaims(Database):
         retries = Retries(max_attempts=max_attempts, delay=delay, by_engine=True)
         with self._writing(durable=True) as connection:
             return end_attempt(connection, _lease(claim), to_json(error), retries, self._clock())
+
+    def _take(
+        self, connection: sqlite3.Connection, owner: ProcessIdentity, slot: int, now: float
+    ) -> sqlite3.Row | None:
+        long = first(connection, "long_ones", long=LONG)
+        assert long is not None, "an aggregate has a row"
+        # The last worker is left to short work. One that is alone has no choice.
+        reserved = long["workers"] > 1 and long["held"] >= long["workers"] - 1
+        values = {"pid": owner.pid, "started": owner.started, "slot": slot, "now": now}
+        values |= {"patience": _PATIENCE, "batch_after": BATCH_AFTER}
+        shard = first(connection, "claim_next", **values, longest=LONG if reserved else _ANY_LENGTH)
+        # Whoever takes something up has let go of what was taken from it.
+        connection.execute(sql("let_go"), {"pid": owner.pid, "started": owner.started})
+        if shard is not None:
+            connection.execute(sql("advance_lanes"), {"lane": shard["lane"], "turn": shard["turn"]})
+        return shard
+
+    def let_go(self, claim: Claim) -> None:
+        """Say that the holder of a lost lease has stopped working on it."""
+        with self._writing(durable=False) as connection:
+            connection.execute(sql("let_go"), {"pid": claim.owner.pid, "started": claim.owner.started})
 
     def beat(self, claim: Claim, pages_done: int) -> bool:
         """Extend the lease and record progress, which never goes back within an attempt."""

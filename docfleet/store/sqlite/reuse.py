@@ -9,9 +9,11 @@ from dataclasses import replace
 
 from docfleet.options import ParseOptions
 from docfleet.records import Document, Job, ProcessIdentity
+from docfleet.store.admission import Terms
 from docfleet.store.reuse import Follower
 from docfleet.store.sqlite.connection import Database, first
 from docfleet.store.sqlite.endings import count
+from docfleet.store.sqlite.keys import job_of_key, keep_key
 from docfleet.store.sqlite.rows import document_from, id_list, job_from, text
 from docfleet.store.sqlite.statements import sql
 
@@ -32,14 +34,26 @@ class SqliteReuse(Database):
         rows = self._rows("reusable", key=key, engines=id_list(engines))
         return job_from(rows[0]) if rows else None
 
-    def serve(self, job_id: str, filename: str, options: ParseOptions, source: Job, output: str) -> Job | None:
-        """Enter a job that is completed at once with the result of another, durably."""
+    def serve(
+        self,
+        job_id: str,
+        filename: str,
+        options: ParseOptions,
+        source: Job,
+        output: str,
+        terms: Terms = Terms(),  # noqa: B008 (frozen)
+    ) -> Job | None:
+        """Enter a job that is completed at once with the result of another, durably; or return the key's job."""
         now, named = self._clock(), text(filename)
         values = {"id": job_id, "filename": named, "options": options.model_dump_json(), "now": now}
+        values |= {"lane": terms.lane.value, "source": source.id, "output": output}
         with self._writing(durable=True) as connection:
-            entered = connection.execute(sql("insert_served"), values | {"source": source.id, "output": output})
-            if entered.rowcount != 1:
+            if earlier := job_of_key(connection, terms, now):
+                return earlier
+            entered = connection.execute(sql("insert_served"), values)
+            if entered.rowcount != 1 or entered.lastrowid is None:
                 return None
+            keep_key(connection, entered.lastrowid, terms, now)
             count(connection, "completed")
             count(connection, "cached")
         document = replace(source.document, filename=named)
@@ -50,6 +64,7 @@ class SqliteReuse(Database):
             options=options,
             output=output,
             cached=True,
+            lane=terms.lane,
             created_at=now,
             started_at=now,
             finished_at=now,

@@ -14,6 +14,7 @@ from docfleet.records import (
     FailedPage,
     Job,
     JobState,
+    Lane,
     ProcessIdentity,
     Shard,
     ShardState,
@@ -53,6 +54,7 @@ def job_from(row: sqlite3.Row) -> Job:
         report=_from_json(row["report"]),
         error=_from_json(row["error"]),
         cached=bool(row["cached"]),
+        lane=Lane(row["lane"]),
     )
 
 

@@ -7,11 +7,3 @@ ALTER TABLE shards ADD COLUMN halved INTEGER NOT NULL DEFAULT 0;    -- half of a
 
 -- What the engine decided when the document was cut, JSON.
 ALTER TABLE jobs ADD COLUMN decisions TEXT;
-
--- The clock of the queue: the turn of the shard that was claimed last.
-INSERT INTO counters (name, value) SELECT 'turn', coalesce(max(number), 0) FROM jobs;
-UPDATE shards SET turn = job;
-
-DROP INDEX shards_claimable;
-CREATE INDEX shards_claimable ON shards (turn, job, first_page, not_before, avoid_slot)
-    WHERE state = 'queued' AND ready = 1;

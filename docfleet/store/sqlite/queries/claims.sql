@@ -4,26 +4,41 @@
 SELECT 1 FROM shards WHERE state = 'queued' AND ready = 1 AND not_before <= :now LIMIT 1
 
 -- A shard that failed goes to another worker: the one that failed takes it only if no other did for a while, or
--- there is no other.
+-- there is no other. What is due is looked through lane by lane, each in the order of its index.
 -- name: claim_next
-UPDATE shards
-SET state = 'running', attempt = attempt + 1, pages_done = 0, owner_pid = :pid, owner_started = :started,
-    worker_index = :slot, claimed_at = :now, heartbeat_at = :now, deadline_at = NULL
-WHERE id = (
-    SELECT id FROM shards
+WITH due AS NOT MATERIALIZED (
+    SELECT id, lane, turn, job, first_page FROM shards
     WHERE state = 'queued' AND ready = 1 AND not_before <= :now AND (
         avoid_slot IS NULL OR avoid_slot <> :slot OR not_before + :patience <= :now
         OR NOT EXISTS (SELECT 1 FROM workers WHERE slot <> :slot AND state IN ('ready', 'busy'))
-    )
-    ORDER BY turn, job, first_page LIMIT 1
+    ) AND (stage <> 'whole' OR last_page - first_page < :longest)
 )
-RETURNING id, job, stage, first_page, last_page, attempt, turn
+UPDATE shards
+SET state = 'running', attempt = attempt + 1, pages_done = 0, owner_pid = :pid, owner_started = :started,
+    worker_index = :slot, claimed_at = :now, heartbeat_at = :now, deadline_at = NULL
+WHERE id = coalesce(
+    (SELECT id FROM due
+     WHERE lane = 'batch' AND (SELECT streak FROM lanes WHERE lane = 'batch') >= :batch_after
+     ORDER BY turn, job, first_page LIMIT 1),
+    (SELECT id FROM due WHERE lane = 'interactive' ORDER BY turn, job, first_page LIMIT 1),
+    (SELECT id FROM due WHERE lane = 'batch' ORDER BY turn, job, first_page LIMIT 1)
+)
+RETURNING id, job, stage, first_page, last_page, attempt, lane, turn
 
--- name: advance_turn
-UPDATE counters SET value = max(value, :turn) WHERE name = 'turn'
+-- Long documents in one piece that are being read, and the workers there are to read.
+-- name: long_ones
+SELECT
+    (SELECT count(*) FROM shards INDEXED BY shards_whole_held WHERE state = 'running' AND stage = 'whole'
+        AND last_page - first_page >= :long) AS held,
+    (SELECT count(*) FROM workers WHERE state IN ('ready', 'busy')) AS workers
 
--- name: turn
-SELECT value FROM counters WHERE name = 'turn'
+-- name: advance_lanes
+UPDATE lanes SET
+    clock = CASE WHEN lane = :lane THEN max(clock, :turn) ELSE clock END,
+    streak = CASE WHEN lane = :lane THEN 0 ELSE streak + 1 END
+
+-- name: clock_of_lane
+SELECT clock FROM lanes WHERE lane = :lane
 
 -- name: serving
 SELECT count(*) AS workers FROM workers WHERE state IN ('ready', 'busy')

@@ -28,8 +28,9 @@ WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started 
 DELETE FROM shards WHERE id = :shard
 
 -- name: insert_half
-INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, not_before, avoid_slot, halved, error)
-VALUES (:job, :stage, :first_page, :last_page, 'queued', 1, :turn, :not_before, :avoid_slot, 1, :error)
+INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, not_before, avoid_slot, halved, error, lane)
+SELECT :job, :stage, :first_page, :last_page, 'queued', 1, :turn, :not_before, :avoid_slot, 1, :error, lane
+FROM jobs WHERE number = :job
 
 -- name: wait_for_probes
 UPDATE shards SET ready = 0, halved = 1 WHERE id = :shard

@@ -1,12 +1,12 @@
 -- The doors' side. Lists of ids come as one JSON array, whatever their number.
 
 -- name: insert_job
-INSERT INTO jobs (id, state, filename, suffix, size, sha256, pages, options, created_at)
-VALUES (:id, 'queued', :filename, :suffix, :size, :sha256, :pages, :options, :now)
+INSERT INTO jobs (id, state, filename, suffix, size, sha256, pages, options, created_at, lane, wanted, kept)
+VALUES (:id, 'queued', :filename, :suffix, :size, :sha256, :pages, :options, :now, :lane, :wanted, :kept)
 
 -- name: insert_shard
-INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn)
-VALUES (:job, :stage, :first_page, :last_page, 'queued', :ready, :turn)
+INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, lane)
+SELECT :job, :stage, :first_page, :last_page, 'queued', :ready, :turn, lane FROM jobs WHERE number = :job
 
 -- name: job
 SELECT * FROM jobs WHERE id = :id
@@ -30,10 +30,14 @@ SELECT
     (SELECT value FROM counters WHERE name = 'completed') AS completed,
     (SELECT value FROM counters WHERE name = 'partial') AS partial,
     (SELECT value FROM counters WHERE name = 'failed') AS failed,
+    (SELECT value FROM counters WHERE name = 'cancelled') AS cancelled,
+    (SELECT value FROM counters WHERE name = 'refused') AS refused,
     (SELECT value FROM counters WHERE name = 'pages') AS pages,
     (SELECT value FROM counters WHERE name = 'retries') AS retries,
     (SELECT value FROM counters WHERE name = 'cached') AS cached,
     (SELECT value FROM counters WHERE name = 'recycled') AS recycled,
+    (SELECT jobs FROM backlog) AS backlog_jobs,
+    (SELECT pages FROM backlog) AS backlog_pages,
     (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND state = 'queued') AS queued_jobs,
     (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND state = 'running') AS running_jobs,
     (SELECT coalesce(sum(last_page - first_page + 1), 0) FROM shards

@@ -30,11 +30,11 @@ UPDATE shards SET ready = 0 WHERE job = :job
 -- name: insert_served
 INSERT INTO jobs (
     id, state, filename, suffix, size, sha256, pages, options, created_at, started_at, finished_at, pages_done,
-    output, report, reuse_key, engines, cached, made_by
+    output, report, reuse_key, engines, cached, made_by, lane, wanted
 )
 SELECT
     :id, state, :filename, suffix, size, sha256, pages, :options, :now, :now, :now, pages_done,
-    :output, report, reuse_key, engines, 1, coalesce(made_by, number)
+    :output, report, reuse_key, engines, 1, coalesce(made_by, number), :lane, wanted
 FROM jobs WHERE id = :source AND state = 'completed'
 
 -- name: followers_due
