@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from docfleet.files import DataFolder, remove_tree
 from docfleet.store.sqlite import open_store
@@ -192,3 +193,25 @@ def test_results_over_the_size_limit_go_and_the_newest_document_is_still_answere
         assert {path.name for path in serving.data.glob("jobs/*")} == {
             job for job, state in zip(jobs, states, strict=True) if state
         }
+
+
+def test_a_key_stands_for_a_stored_result_and_a_cancelled_leader_for_nobody(tmp_path: Path) -> None:
+    with running(tmp_path / "data", "--workers", "1", *OPTIONS) as serving:
+
+        def submit(name: str, key: str | None = None) -> dict[str, Any]:
+            headers = {} if key is None else {"Idempotency-Key": key}
+            files = {"file": (name, pdf(2))}
+            response = requests.post(f"{serving.url}/jobs", files=files, headers=headers, timeout=30)
+            assert response.status_code == 202, response.text
+            body: dict[str, Any] = response.json()
+            return body
+
+        leader, follower = submit("hang.pdf"), submit("a.pdf")
+        wait_until(lambda: serving.get(f"/jobs/{leader['job_id']}")["state"] == "running")
+        stopped = requests.delete(f"{serving.url}/jobs/{leader['job_id']}", timeout=30)
+        assert stopped.json()["state"] == "cancelled"
+        wait_until(lambda: serving.get(f"/jobs/{follower['job_id']}")["state"] == "completed")
+        keyed = submit("c.pdf", "k")
+        assert keyed["status"] == "completed"
+        assert submit("c.pdf", "k")["job_id"] == keyed["job_id"]
+        assert serving.get("/status")["totals"]["cached"] == 1
