@@ -31,7 +31,13 @@ def test_pages_are_counted(digital: Path) -> None:
     assert page_count(digital) == 3
 
 
-def test_an_empty_file_and_a_file_without_pages_are_empty_documents(tmp_path: Path) -> None:
+def test_an_empty_file_and_a_file_without_pages_are_no_documents_whatever_came_before(tmp_path: Path) -> None:
+    locked = tmp_path / "locked.pdf"
+    with pikepdf.new() as pdf:
+        pdf.add_blank_page()
+        pdf.save(locked, encryption=pikepdf.Encryption(owner="a", user="b"))
+    with pytest.raises(EncryptedDocument):
+        page_count(locked)
     empty = tmp_path / "empty.pdf"
     empty.touch()
     with pytest.raises(EmptyDocument):
