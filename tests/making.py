@@ -93,6 +93,11 @@ def english_page(canvas: Canvas) -> None:
     column(canvas, [" ".join(ENGLISH[start : start + 4]) for start in (0, 4)], y=755)
 
 
+def short_page(canvas: Canvas) -> None:
+    """Write four sentences."""
+    column(canvas, [" ".join(ENGLISH[:4])], size=12)
+
+
 def chinese_page(canvas: Canvas) -> None:
     """Fill a page with Chinese paragraphs."""
     column(canvas, ["".join(CHINESE[:3]), "".join(CHINESE[3:])], font=_font(), size=12)
@@ -100,8 +105,8 @@ def chinese_page(canvas: Canvas) -> None:
 
 def two_columns_page(canvas: Canvas) -> None:
     """Fill two columns, the left one with the first sentences, the right one with the rest."""
-    column(canvas, [" ".join(ENGLISH[:4])] * 2, x=60, width=225, size=10)
-    column(canvas, [" ".join(ENGLISH[4:])] * 2, x=315, width=225, size=10)
+    column(canvas, [" ".join(ENGLISH[:4])], x=60, width=225, size=10)
+    column(canvas, [" ".join(ENGLISH[4:])], x=315, width=225, size=10)
 
 
 def table_page(canvas: Canvas) -> None:

@@ -6,6 +6,7 @@ safe for threads; every call here takes one lock. Pages are counted from 0.
 
 from __future__ import annotations
 
+import os
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -70,12 +71,21 @@ def _load(path: Path) -> Any:
     try:
         return pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as exc:
-        if getattr(exc, "err_code", None) in (pdfium_c.FPDF_ERR_PASSWORD, pdfium_c.FPDF_ERR_SECURITY):
+        locked = getattr(exc, "err_code", None) in (pdfium_c.FPDF_ERR_PASSWORD, pdfium_c.FPDF_ERR_SECURITY)
+        # A file that opens and has no pages sets no error: the code is then that of some earlier file.
+        if locked and not _opens(path):
             raise EncryptedDocument("The PDF asks for a password. Remove it, and send the file again.") from None
         raise BrokenDocument(
             "The PDF cannot be opened: it is damaged or was cut off on its way. Send it again, or save it anew with "
             "a PDF program."
         ) from None
+
+
+def _opens(path: Path) -> bool:
+    handle = pdfium_c.FPDF_LoadDocument(os.fsencode(path) + b"\0", None)
+    if handle:
+        pdfium_c.FPDF_CloseDocument(handle)
+    return bool(handle)
 
 
 def _checked_length(handle: Any) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,13 @@ def test_pages_are_counted(digital: Path) -> None:
     assert page_count(digital) == 3
 
 
-def test_an_empty_file_and_a_file_without_pages_are_empty_documents(tmp_path: Path) -> None:
+def test_an_empty_file_and_a_file_without_pages_are_no_documents_whatever_came_before(tmp_path: Path) -> None:
+    locked = tmp_path / "locked.pdf"
+    with pikepdf.new() as pdf:
+        pdf.add_blank_page()
+        pdf.save(locked, encryption=pikepdf.Encryption(owner="a", user="b"))
+    with pytest.raises(EncryptedDocument):
+        page_count(locked)
     empty = tmp_path / "empty.pdf"
     empty.touch()
     with pytest.raises(EmptyDocument):
@@ -55,12 +63,29 @@ def test_a_password_is_asked_for(digital: Path, tmp_path: Path) -> None:
         page_count(tmp_path / "locked.pdf")
 
 
-def test_a_count_of_pages_that_are_not_there_is_not_believed(digital: Path, tmp_path: Path) -> None:
-    with pikepdf.open(digital) as pdf:
-        pdf.Root.Pages.Count = 900_000
-        pdf.save(tmp_path / "boasting.pdf")
-    with pytest.raises(BrokenDocument):
-        page_count(tmp_path / "boasting.pdf")
+def _pdf_that_claims(pages: int) -> bytes:
+    """Write a PDF of one page whose page tree claims more."""
+    objects = (
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count %d/Kids[3 0 R]>>" % pages,
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]>>",
+    )
+    data, offsets = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, start=1):
+        offsets.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    end = b"trailer\n<</Size 4/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % len(data)
+    return data + b"xref\n0 4\n0000000000 65535 f \n" + table + end
+
+
+def test_a_count_of_pages_that_are_not_there_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "boasting.pdf"
+    path.write_bytes(_pdf_that_claims(1))
+    assert page_count(path) == 1
+    path.write_bytes(_pdf_that_claims(900_000))
+    with pytest.raises(BrokenDocument, match="900000"):
+        page_count(path)
 
 
 def test_facts_tell_a_scan_from_a_page_of_text(digital: Path, tmp_path: Path) -> None:
@@ -164,11 +189,14 @@ def test_a_screen_resolution_says_nothing_of_paper(tmp_path: Path) -> None:
     assert read_frame(tmp_path / "screen.png", 0, A_LOT).dpi is None
 
 
-def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
-    Image.new("1", (1, 1)).save(tmp_path / "bomb.tiff")
+def test_a_picture_that_would_fill_the_memory_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
-    Image.new("P", (24_000, 24_000)).save(path, compress_level=1)
-    with pytest.raises((DocumentTooLarge, BrokenDocument)):
+    Image.new("RGB", (1, 1)).save(path)
+    data = bytearray(path.read_bytes())
+    struct.pack_into(">II", data, 16, 15_000, 11_000)
+    struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(DocumentTooLarge, match="15000 x 11000"):
         read_frame(path, 0, A_LOT)
 
 

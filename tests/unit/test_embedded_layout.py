@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from docfleet.engine.embedded.lines import Line
 from docfleet.engine.embedded.notices import warnings_of
-from docfleet.engine.embedded.ordering import column_order
+from docfleet.engine.embedded.ordering import aligned_rows, column_order
 from docfleet.engine.embedded.parts import LineRecord, PageRecord, PageState, PictureRecord
 from docfleet.engine.embedded.typography import alike_sizes, find_print, type_size
 from docfleet.options import ParseOptions
@@ -32,6 +32,25 @@ def test_two_columns_below_a_title_are_written_one_after_the_other() -> None:
 def test_a_row_of_few_cells_is_written_from_left_to_right() -> None:
     cells = [(300.0, 10.0, 380.0, 20.0), (50.0, 10.0, 120.0, 20.0), (180.0, 11.0, 250.0, 21.0)]
     assert column_order(cells) == [1, 2, 0]
+
+
+def test_cells_of_a_row_that_the_detector_set_apart_come_to_one_height_and_other_rows_stay() -> None:
+    boxes = [(50.0, 10.0, 120.0, 20.0), (180.0, 11.5, 250.0, 21.5), (50.0, 24.0, 120.0, 34.0)]
+    moved = aligned_rows(boxes)
+    assert moved[0][1] == moved[1][1]
+    assert moved[2] == boxes[2]
+
+
+def test_lines_printed_over_one_another_are_no_row() -> None:
+    boxes = [(50.0, 10.0, 120.0, 20.0), (60.0, 11.0, 90.0, 21.0)]
+    assert aligned_rows(boxes) == boxes
+
+
+def test_a_table_without_rules_is_written_row_by_row() -> None:
+    cells = [(x, y, x + 40.0, y + 10.0) for y in (10.0, 30.0, 50.0, 70.0) for x in (50.0, 200.0, 350.0)]
+    by_column = sorted(range(len(cells)), key=lambda index: cells[index][0])
+    shuffled = [cells[index] for index in by_column]
+    assert [shuffled[index] for index in column_order(shuffled)] == cells
 
 
 @given(

@@ -31,6 +31,8 @@ _WEIGHTS = {
 #: The detector wants sides that are multiples of this.
 _DET_STEP = 32
 _REC_HEIGHT = 48
+#: Empty columns behind a line: a full stop at its very end is seen with them, and lost without.
+_MARGIN = 16
 _CLS_SIZE = (192, 48)
 #: No line of text is wider; what is (a rule taken for text) is cut to bound the memory.
 _MAX_LINE_WIDTH = 48 * 120
@@ -92,13 +94,15 @@ class Networks:
     def read(self, line: Pixels, squeeze: float = 1.0) -> Reading:
         """Read a line of text that lies horizontally; `squeeze` below 1 narrows it first, which is faster."""
         import cv2
+        import numpy as np
 
         height, width = line.shape[:2]
         target = max(_REC_HEIGHT // 2, math.ceil(width * _REC_HEIGHT / height * squeeze))
         target = min(target, _MAX_LINE_WIDTH)
         shrinks = height > _REC_HEIGHT
         scaled = cv2.resize(line, (target, _REC_HEIGHT), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-        return self._decode(_run(self._rec, _blob(scaled))[0])
+        blob = np.pad(_blob(scaled), ((0, 0), (0, 0), (0, 0), (0, _MARGIN)))
+        return self._decode(_run(self._rec, blob)[0], (target + _MARGIN) / target)
 
     def upside_down(self, line: Pixels) -> float:
         """Return the probability that a horizontal line of text stands on its head."""
@@ -111,8 +115,11 @@ class Networks:
         canvas[:, :wide] = cv2.resize(line, (wide, _CLS_SIZE[1]), interpolation=cv2.INTER_AREA)
         return float(_run(self._cls, _blob(canvas))[0][1])
 
-    def _decode(self, columns: Floats) -> Reading:
-        """Greedy CTC: the best class of each column, repeats and blanks dropped."""
+    def _decode(self, columns: Floats, excess: float) -> Reading:
+        """Greedy CTC: the best class of each column, repeats and blanks dropped.
+
+        `excess` is by how much the columns reach beyond the line.
+        """
         import numpy as np
 
         best = columns.argmax(axis=1)
@@ -123,7 +130,7 @@ class Networks:
             return Reading("", 0.0, ())
         scores = columns[at, best[at]]
         text = "".join(self._alphabet[index] for index in best[at])
-        positions = (at + 0.5) / len(best)
+        positions = np.minimum((at + 0.5) / len(best) * excess, 1.0)
         return Reading(text, round(float(scores.mean()), 4), tuple(round(float(x), 5) for x in positions))
 
 

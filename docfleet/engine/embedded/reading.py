@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from docfleet.engine.embedded.detection import line_quads
 from docfleet.engine.embedded.lines import Line, PixelBox, read_lines
 from docfleet.engine.embedded.orientation import lean, quarter_turns, sides, straightened
-from docfleet.engine.embedded.regions import find_pictures, find_rules, is_text
+from docfleet.engine.embedded.regions import find_pictures, find_rules, is_text, whole_page
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,8 @@ def read_page(networks: Networks, pixels: Pixels) -> PageReading:
     rules = find_rules(pixels, lines)
     pictures: list[PixelBox] = []
     lost = 0
-    for box in find_pictures(pixels, lines, rules):
+    # A page of which nothing can be read (a photograph, handwriting) is kept as it looks.
+    for box in find_pictures(pixels, lines, rules) if lines else whole_page(pixels):
         # Labels of a drawing stay in the text too: MinerU gives them with the picture.
         if is_text(box, lines):
             lost += 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from docfleet.documents.pdf import open_pdf
 from docfleet.documents.pdf_writer import FreshPage, PdfWriter, Picture, TextRun, TrueTypeFont, new_pdf
-from docfleet.engine.embedded.ordering import column_order
+from docfleet.engine.embedded.ordering import aligned_rows, column_order
 from docfleet.engine.embedded.parts import Box, GatheredPage, PageState
 from docfleet.errors import BrokenDocument, InternalError
 
@@ -94,12 +94,20 @@ def with_extent(font: bytes, *, ascent: float, descent: float) -> bytes:
 
 def _add_recognised(writer: PdfWriter, page: GatheredPage) -> None:
     record = page.record
-    lines = [record.lines[index] for index in column_order([_core(line.box) for line in record.lines])]
+    level = [index for index, line in enumerate(record.lines) if not line.turned]
+    boxes = [line.box for line in record.lines]
+    for index, box in zip(level, aligned_rows([boxes[index] for index in level]), strict=True):
+        boxes[index] = box
+    order = column_order([_core(box) for box in boxes])
+    runs = [
+        TextRun(text=line.text, box=boxes[index], size=line.size, turned=line.turned)
+        for index, line in ((index, record.lines[index]) for index in order)
+    ]
     writer.add(
         FreshPage(
             width=record.width,
             height=record.height,
-            runs=[TextRun(text=line.text, box=line.box, size=line.size, turned=line.turned) for line in lines],
+            runs=runs,
             rules=record.rules,
             pictures=[Picture(path=page.folder / item.file, box=item.box) for item in record.pictures],
         )

@@ -24,8 +24,11 @@ _MIN_RULE = (0.04, 0.012)
 _MAX_RULE_THICKNESS = 0.006
 _MIN_SIDE = 0.03
 _MIN_AREA = 0.004
-#: Share of a picture's box that shows edges.
+#: Share of a picture's box that shows edges; or that differs from the paper, in a smooth picture.
 _MIN_EDGES = 0.03
+_MIN_TINT = 0.4
+#: A page without text that varies less than this (standard deviation, of 255) is blank.
+_BLANK = 6.0
 #: Parts of a picture nearer than this share of the page's side belong together.
 _NEAR = 0.015
 #: Parts looked at, of a page that falls into many.
@@ -79,6 +82,7 @@ def find_pictures(pixels: Pixels, lines: Sequence[Line], rules: Sequence[PixelBo
         _blank(edges, line.box, scale, margin)
     for rule in rules:
         _blank(edges, rule, scale, 3 / scale)
+    tinted = np.abs(small.astype(np.int16) - int(np.percentile(small, 75))) > _CONTRAST
     reach = max(3, round(_NEAR * max(height, width)))
     joined = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8))
     _, _, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
@@ -91,10 +95,16 @@ def find_pictures(pixels: Pixels, lines: Sequence[Line], rules: Sequence[PixelBo
         wide, high = right - left, bottom - top
         if wide < _MIN_SIDE * width or high < _MIN_SIDE * height or wide * high < _MIN_AREA * width * height:
             continue
-        if edges[top:bottom, left:right].mean() < _MIN_EDGES:
+        if edges[top:bottom, left:right].mean() < _MIN_EDGES and tinted[top:bottom, left:right].mean() < _MIN_TINT:
             continue
         boxes.append((left / scale, top / scale, right / scale, bottom / scale))
     return sorted(boxes, key=lambda box: (box[1], box[0]))
+
+
+def whole_page(pixels: Pixels) -> list[PixelBox]:
+    """Return the page itself as a picture, unless it is blank."""
+    small, _ = _reduced(pixels, _PICTURE_SIDE)
+    return [(0.0, 0.0, float(pixels.shape[1]), float(pixels.shape[0]))] if float(small.std()) > _BLANK else []
 
 
 def is_text(box: PixelBox, lines: Sequence[Line]) -> bool:

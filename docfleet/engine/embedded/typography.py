@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: Type as a share of its line's box: usually, at least, at most.
 _TYPE_SHARE, _LEAST_SHARE, _MOST_SHARE = 0.82, 0.62, 0.95
+_MOST_LATIN_SHARE = 1.15
 #: Sizes stray by this share between lines of one type.
 _STRAY = 0.12
 #: Height of what is printed as a share of the type's size: a full line, one without parts below the line or without
@@ -78,8 +79,8 @@ def find_print(crop: Pixels) -> Print | None:
 def type_size(height: float, found: Print | None, text: str) -> float:
     """Return the size of a line's type, given the height of its box and what is printed there, all in pixels.
 
-    Boxes are even over lines of Latin text, but now and then far too high; what is printed is even over characters
-    that fill their square (Chinese), and bounds the others.
+    Print of characters that fill their square (Chinese) is even over lines, and tells. Print of Latin text is not, its
+    boxes are, but they are too low around large type, and now and then far too high: print bounds them both ways.
     """
     usual = height * _TYPE_SHARE
     if found is None:
@@ -87,7 +88,8 @@ def type_size(height: float, found: Print | None, text: str) -> float:
     printed = found.bottom - found.top
     if any(ord(char) >= _FIRST_WIDE for char in text):
         return min(max(printed / _FULL, height * _LEAST_SHARE), height * _MOST_SHARE)
-    return min(usual, printed / _share_of(text) * _TOLERANCE)
+    told = min(printed / _share_of(text), height * _MOST_LATIN_SHARE)
+    return min(max(usual, told), told * _TOLERANCE)
 
 
 def alike_sizes(lines: Sequence[Sized]) -> list[float]:
