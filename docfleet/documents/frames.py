@@ -7,14 +7,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from docfleet.documents.images import MAX_DECODED_BYTES
+from docfleet.documents.images import check_decoded_size
 from docfleet.errors import BrokenDocument, DocfleetError, DocumentTooLarge, HostileDocument
 
 #: Frames of one file.
 MAX_FRAMES = 5_000
-
-#: Modes that Pillow holds in one byte a pixel; the others take four.
-_ONE_BYTE = ("1", "L", "P")
 
 #: Pillow's names, so that a file is read as what it was recognised as and by no other of its 40 readers.
 _FORMATS = {
@@ -60,22 +57,14 @@ def _counted(path: Path, suffix: str) -> int:
     with Image.open(path, formats=[_FORMATS[suffix]]) as image:
         # JPEG can be decoded at an eighth of its size, which reads every byte all the same.
         image.draft(None, (image.width // 8, image.height // 8))
-        _check_size(image)
+        check_decoded_size(image, image.size)
         image.load()
         frames = int(getattr(image, "n_frames", 1))
         if frames > MAX_FRAMES:
             raise HostileDocument(f"The picture has {frames} frames; at most {MAX_FRAMES} are read. Send it in parts.")
         for frame in range(1, frames):
             image.seek(frame)
-            _check_size(image)
+            check_decoded_size(image, image.size)
         if frames > 1:
             image.load()
         return frames
-
-
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height * (1 if image.mode in _ONE_BYTE else 4) > MAX_DECODED_BYTES:
-        raise DocumentTooLarge(
-            f"The picture has {image.width} x {image.height} pixels, more than one page may hold in memory. "
-            "Scale it down, or make it grey, and send it again."
-        )

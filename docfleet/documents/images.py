@@ -39,6 +39,23 @@ class Frame:
     dpi: float | None
 
 
+def check_decoded_size(image: Image.Image, shown: tuple[int, int]) -> None:
+    """Refuse a picture that takes too much memory once decoded.
+
+    Args:
+        image: opened, not decoded; its size is what would be decoded now.
+        shown: width and height in pixels that the caller knows the picture by.
+
+    Raises:
+        DocumentTooLarge: over `MAX_DECODED_BYTES`.
+    """
+    if image.width * image.height * (1 if image.mode in _ONE_BYTE else 4) > MAX_DECODED_BYTES:
+        raise DocumentTooLarge(
+            f"The picture has {shown[0]} x {shown[1]} pixels, more than one page may hold in memory. "
+            "Scale it down, or make it grey, and send it again."
+        )
+
+
 def read_frame(path: Path, frame: int, max_pixels: int) -> Frame:
     """Return a frame as it is meant to be looked at (camera rotation applied, upon white), reduced to `max_pixels`.
 
@@ -55,11 +72,7 @@ def read_frame(path: Path, frame: int, max_pixels: int) -> Frame:
             if shrunk < 1:
                 # JPEG can be decoded at a half, a quarter, an eighth: never more than was asked for is held.
                 image.draft(None, (max(1, int(width * shrunk)), max(1, int(height * shrunk))))
-            if image.width * image.height * (1 if image.mode in _ONE_BYTE else 4) > MAX_DECODED_BYTES:
-                raise DocumentTooLarge(
-                    f"The picture has {width} x {height} pixels, more than one page may hold in memory. "
-                    "Scale it down, or make it grey, and send it again."
-                )
+            check_decoded_size(image, (width, height))
             dpi = _credible_dpi(image)
             reduced = _reduced(_upon_white(ImageOps.exif_transpose(image)), max_pixels)
         except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:

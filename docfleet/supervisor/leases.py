@@ -7,7 +7,7 @@ from loguru import logger
 from docfleet.files import DataFolder, remove_tree
 from docfleet.process.groups import kill_group
 from docfleet.process.identity import is_alive
-from docfleet.records import ProcessIdentity, Shard, Stage, WorkerReport, WorkerState
+from docfleet.records import Shard, Stage, WorkerReport, WorkerState
 from docfleet.sharding.deadlines import retry_delay
 from docfleet.store.interface import Leases
 from docfleet.supervisor.limits import Limits
@@ -55,8 +55,5 @@ class LeaseKeeper:
     def _check_worker(self, worker: WorkerReport) -> None:
         if worker.state is WorkerState.GONE or is_alive(worker.identity):
             return
-        self._bury(worker.slot, worker.identity)
-
-    def _bury(self, slot: int, identity: ProcessIdentity) -> None:
-        kill_group(identity.pid)
-        self._store.retire(slot, identity, "the process ended; another is started in its place")
+        kill_group(worker.identity.pid)
+        self._store.retire(worker.slot, worker.identity, "the process ended; another is started in its place")

@@ -38,10 +38,6 @@ class Watch:
         self._stop.set()
         self._thread.join(timeout=5)
 
-    def alive(self) -> bool:
-        """Return whether the thread runs; without it dead workers' leases would never come back."""
-        return self._thread.is_alive()
-
     def _run(self) -> None:
         while not self._stop.is_set():
             for chore in self._chores:
