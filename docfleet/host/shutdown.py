@@ -15,7 +15,7 @@ from types import FrameType
 from loguru import logger
 
 from docfleet.process.groups import kill_group, reap_strays
-from docfleet.process.lifeline import tie_to_parent
+from docfleet.process.lifeline import offer_lifeline, tie_to_parent
 
 
 class Ending:
@@ -33,6 +33,7 @@ class Ending:
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
         os.register_at_fork(after_in_child=self._tie)
+        offer_lifeline()
 
     @contextmanager
     def tying(self) -> Iterator[None]:

@@ -61,6 +61,7 @@ def test_a_job_in_the_middle_of_an_endless_page_is_cancelled_by_ending_its_worke
 
 def test_a_queued_job_is_cancelled_and_an_ended_one_is_forgotten(serving: Serving) -> None:
     first = submit(serving, "sleep-0.3-a.pdf", pages=3).json()["job_id"]
+    wait_until(lambda: busy(serving))
     queued = submit(serving, "b.pdf").json()["job_id"]
     assert serving.get(f"/jobs/{queued}")["queue_position"] == 0
     assert requests.delete(f"{serving.url}/jobs/{queued}", timeout=10).json()["state"] == "cancelled"

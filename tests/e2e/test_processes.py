@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -101,6 +102,19 @@ def test_workers_leave_when_the_main_process_is_killed(tmp_path: Path) -> None:
     serving = start(tmp_path / "data", "--workers", "2", "--engines", FAULTY)
     in_background(serving, "children-sleep-30-a.pdf")
     wait_until(lambda: next((tmp_path / "data").glob("jobs/*/child.pid"), None))
+    family = serving.family()
+    serving.process.kill()
+    serving.process.wait()
+    gone(family)
+
+
+@pytest.mark.parametrize("pause", [0.5, 1.0])
+def test_workers_leave_when_the_main_process_is_killed_while_they_start(tmp_path: Path, pause: float) -> None:
+    serving = start(tmp_path / "data", "--workers", "2", "--engines", FAULTY, wait=False)
+    main = psutil.Process(serving.process.pid)
+    wait_until(lambda: len([child for child in main.children() if "spawn_main" in " ".join(child.cmdline())]) == 2)
+    # A worker that is still importing has not looked at its parent yet.
+    time.sleep(pause)
     family = serving.family()
     serving.process.kill()
     serving.process.wait()

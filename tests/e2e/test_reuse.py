@@ -130,7 +130,7 @@ def test_all_are_answered_when_the_worker_of_the_shared_parse_is_killed(tmp_path
     with running(tmp_path / "data", "--workers", "2", *OPTIONS) as serving:
         wait_ready(serving, workers=2)
         futures = at_once(serving, 8, pdf(2), "sleep-1-a.pdf")
-        wait_until(lambda: serving.get("/status")["queue"]["queued_jobs"] == 7)
+        wait_until(lambda: reads(serving) and serving.get("/status")["queue"]["queued_jobs"] == 7)
         (line,) = reads(serving)
         os.kill(int(line.split()[0]), signal.SIGKILL)
         bodies = [future.result(timeout=60).json() for future in futures]
