@@ -72,10 +72,6 @@ class Reusing(Following, Protocol):
         """Return the newest job with that key whose result any of the engines made."""
         ...
 
-    def has_followers(self, job_id: str) -> bool:
-        """Return whether others wait for this job's result: ending it early would set them back, not lose them."""
-        ...
-
     def serve(
         self, job_id: str, filename: str, options: ParseOptions, source: Job, output: str, terms: Terms = ...
     ) -> Job | None:

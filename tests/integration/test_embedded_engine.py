@@ -182,7 +182,7 @@ def test_each_frame_of_a_tiff_is_a_page(tmp_path: Path) -> None:
     assert making.CHINESE[0] in parsed.markdown
 
 
-@pytest.mark.parametrize(("dpi", "suffix"), [(75, "png"), (300, "jpg")])
+@pytest.mark.parametrize(("dpi", "suffix"), [(75, "png"), (300, "jpg"), (150, "jp2")])
 def test_pictures_of_a_page_are_read_at_any_resolution(tmp_path: Path, dpi: int, suffix: str) -> None:
     digital = making.drawn(tmp_path / "digital.pdf", making.short_page)
     source = tmp_path / f"page.{suffix}"

@@ -15,7 +15,7 @@ from docx import Document
 from openpyxl import Workbook
 from PIL import Image, ImageDraw
 
-from docfleet.engine.mineru.documents import page_methods, parse_pdf_flash, read_flash_only, write_outputs
+from docfleet.engine.mineru.documents import page_methods, read_flash_only, read_pdf_flash, write_outputs
 from docfleet.engine.mineru.sources import image_to_pdf
 from docfleet.errors import BrokenDocument, DocumentTooLarge, EncryptedDocument, HostileDocument, UnsupportedType
 from docfleet.options import ParseOptions
@@ -169,10 +169,10 @@ def test_pdfs_that_cannot_be_opened_say_why(tmp_path: Path) -> None:
         pdf.save(tmp_path / "owner.pdf", encryption=pikepdf.Encryption(user="", owner="secret"))
     (tmp_path / "half.pdf").write_bytes(whole.read_bytes()[:1500])
     with pytest.raises(EncryptedDocument, match="password"):
-        parse_pdf_flash(tmp_path / "locked.pdf")
+        read_pdf_flash(tmp_path / "locked.pdf")
     with pytest.raises(BrokenDocument):
-        parse_pdf_flash(tmp_path / "half.pdf")
-    assert len(parse_pdf_flash(tmp_path / "owner.pdf").pages) == 2
+        read_pdf_flash(tmp_path / "half.pdf")
+    assert len(read_pdf_flash(tmp_path / "owner.pdf").middle.pages) == 2
 
 
 def test_a_page_that_cannot_be_opened_does_not_take_the_others_with_it(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_pages_are_judged_one_by_one_for_recognition(tmp_path: Path) -> None:
 
 
 def test_a_rebuilt_pdf_carries_the_numbers_of_the_pages_it_stands_for(tmp_path: Path) -> None:
-    middle = parse_pdf_flash(make_pdf(tmp_path / "rebuilt.pdf", pages=3), original_pages=[4, 7, 8])
+    middle = read_pdf_flash(make_pdf(tmp_path / "rebuilt.pdf", pages=3), original_pages=[4, 7, 8]).middle
     assert [page.page_idx for page in middle.pages] == [4, 7, 8]
     (tmp_path / "output").mkdir()
     written = write_outputs(middle, None, ParseOptions(), tmp_path / "output", "rebuilt.pdf")

@@ -23,7 +23,7 @@ from docfleet.records import FailedPage
 from docfleet.sharding.cutting import Cuts
 
 #: Types that are read: PDF, and pictures of which each frame is a page.
-SUFFIXES = frozenset({"pdf", "png", "jpg", "jpeg", "tiff", "tif", "webp", "bmp", "gif"})
+SUFFIXES = frozenset({"pdf", "png", "jpg", "jpeg", "tiff", "tif", "webp", "bmp", "gif", "jp2"})
 
 _REBUILT = "rebuilt.pdf"
 #: Seconds to recognise a page on one core, before one was measured; and how fast newer pages push older ones out.

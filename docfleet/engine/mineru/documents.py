@@ -132,17 +132,6 @@ def read_flash_only(source: Path, suffix: str) -> ParsedDocument:
         return ParsedDocument(middle=middle, model=model)
 
 
-def parse_pdf_flash(
-    pdf: Path,
-    *,
-    method: TextSource = "txt",
-    page_range: tuple[int, int] | None = None,
-    original_pages: Sequence[int] | None = None,
-) -> MiddleJson:
-    """Parse a PDF at flash and return its MiddleJson alone; see `read_pdf_flash`."""
-    return read_pdf_flash(pdf, method=method, page_range=page_range, original_pages=original_pages).middle
-
-
 @dataclass(frozen=True, kw_only=True)
 class Written:
     """The files made of a document."""

@@ -101,10 +101,6 @@ class SqliteReuse(Database):
         with self._writing(durable=True) as connection:
             connection.execute(sql("forget_result"), {"id": job_id})
 
-    def has_followers(self, job_id: str) -> bool:
-        """Return whether another job waits for this one's result: its end would be theirs."""
-        return bool(self._rows("has_followers", id=job_id))
-
     def unmeasured(self, limit: int) -> list[str]:
         """Return ids of ended jobs whose size is not known."""
         return [row["id"] for row in self._rows("unmeasured", limit=limit)]

@@ -55,9 +55,6 @@ RETURNING jobs.number, jobs.state
 -- name: drop_shards
 DELETE FROM shards WHERE job = :job
 
--- name: has_followers
-SELECT 1 FROM jobs WHERE follows = (SELECT number FROM jobs WHERE id = :id) AND finished_at IS NULL LIMIT 1
-
 -- name: forget_result
 UPDATE jobs SET reuse_key = NULL WHERE id = :id AND finished_at IS NOT NULL
 
