@@ -1,6 +1,8 @@
 # Needs Python 3.11+ with venv, and make. Everything else goes into .venv.
 PYTHON ?= python3
 VENV := .venv
+# Files of tests run side by side: they wait more than they compute.
+TEST_JOBS ?= 3
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALL := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip install --quiet --require-hashes --no-deps
@@ -32,7 +34,7 @@ serve: setup                       ## the server, on http://127.0.0.1:8000
 	@$(BIN)/python server.py
 
 test: setup-dev                    ## the whole suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 check: setup-dev                   ## format, lint, types, import contracts, hygiene
 	@$(BIN)/ruff format --check .

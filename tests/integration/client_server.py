@@ -138,12 +138,12 @@ class FakeServer:
 
 
 async def start_client(
-    *arguments: object, terminal: int = asyncio.subprocess.PIPE, **environment: str
+    *arguments: object, terminal: int = asyncio.subprocess.PIPE, under: tuple[str, ...] = (), **environment: str
 ) -> asyncio.subprocess.Process:
-    """Start the command as a user would; `terminal` is a descriptor for its standard error."""
+    """Start the command as a user would, `under` another if given; `terminal` is a descriptor for standard error."""
     known = {key: value for key, value in os.environ.items() if key != "DOCFLEET_API_KEY"}
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, str(ROOT / "client.py"), *map(str, arguments)),
+        *(*under, sys.executable, str(ROOT / "client.py"), *map(str, arguments)),
         stdout=asyncio.subprocess.PIPE,
         stderr=terminal,
         env=known | environment,

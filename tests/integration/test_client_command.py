@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import pty
-import resource
 import signal
 from pathlib import Path
 
@@ -140,13 +139,10 @@ async def test_a_low_limit_of_open_files_fails_nothing(docs: Path, tmp_path: Pat
         await together.wait()
         return await well(server, request, upload)
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    under = ("sh", "-c", 'ulimit -S -n 100; exec "$@"', "sh")
     async with FakeServer(all_at_once).serving() as server:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 100), hard))
-        try:
-            process = await start_client(docs, "--out", tmp_path / "out", "--url", server.url, "--concurrency", "50")
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        many = ("--out", tmp_path / "out", "--url", server.url, "--concurrency", "50")
+        process = await start_client(docs, *many, under=under)
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     assert row(out.decode(), "succeeded") == "100"

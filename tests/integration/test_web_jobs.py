@@ -10,7 +10,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from docfleet.files import new_job_id, remove_tree
+from docfleet.files import remove_tree
 from docfleet.web.schemas import ErrorAnswer, JobView
 from tests.integration.web_house import HOSTILE_HTML, PDF, PNG, House, Work, open_house
 
@@ -80,7 +80,9 @@ def test_a_failed_job_says_why_in_its_state_and_as_its_result(house: House) -> N
     assert (files.status_code, code_of(files)) == (404, "not_found")
 
 
-@pytest.mark.parametrize("job_id", [new_job_id(), "1", "A" * 32, "0" * 33, "%2e%2e", "..%2f..%2fetc", "%00", "\ud7ff"])
+@pytest.mark.parametrize(
+    "job_id", ["0123456789abcdef" * 2, "1", "A" * 32, "0" * 33, "%2e%2e", "..%2f..%2fetc", "%00", "\ud7ff"]
+)
 @pytest.mark.parametrize("rest", ["", "/result", "/files/document.md"])
 def test_what_is_no_job_is_not_found_with_a_remedy(shared: House, job_id: str, rest: str) -> None:
     response = shared.get(f"/jobs/{job_id}{rest}")
