@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -54,8 +55,13 @@ class DataFolder:
 
     def create(self) -> None:
         """Make the folders, readable by the owner alone."""
+        new = not self.jobs.exists()
         for folder in (self.root, self.incoming, self.jobs, self.root / "scratch"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if new:
+            # Whatever is forced to the disk later lies in these.
+            sync_folder(self.root)
+            sync_folder(self.root.parent)
 
     def new_upload(self) -> Path:
         """Return a path for an upload under way; nothing exists there yet."""
@@ -102,6 +108,11 @@ class DataFolder:
         return self.root / relative
 
 
+def is_full(error: OSError) -> bool:
+    """Return whether the disk, or the user's share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a file or folder with all it holds; fine if it is gone already."""
     if path.is_dir() and not path.is_symlink():
@@ -121,3 +132,14 @@ def sync_file(path: Path) -> None:
 
 #: A folder's entries are forced to the disk the same way (POSIX: renames are durable only after this).
 sync_folder = sync_file
+
+
+def sync_tree(folder: Path, top: Path) -> None:
+    """Force a folder with all it holds to the disk, and the folders that lead to it from `top`, `top` included."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in sorted(names):
+            sync_file(Path(place, name))
+        sync_folder(Path(place))
+    while folder != top:
+        folder = folder.parent
+        sync_folder(folder)

@@ -60,9 +60,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(data: Path, *arguments: str, wait: bool = True, under: tuple[str, ...] = (), **environment: str) -> Serving:
-    """Start the server, `under` another command if given."""
-    port = free_port()
+def start(
+    data: Path,
+    *arguments: str,
+    wait: bool = True,
+    under: tuple[str, ...] = (),
+    port: int | None = None,
+    **environment: str,
+) -> Serving:
+    """Start the server, `under` another command if given, on a free port unless one is given."""
+    port = port or free_port()
     data.parent.mkdir(parents=True, exist_ok=True)
     log = data.parent / f"{data.name}.log"
     # A source that is set is not probed: tests stay off the network.

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -26,6 +26,7 @@ from docfleet.sharding.deadlines import Deadlines
 from docfleet.store.admission import Limits
 from docfleet.store.reuse import hand_on
 from docfleet.store.sqlite import SqliteStore, open_store
+from docfleet.supervisor.blame import Blame
 from docfleet.supervisor.cancelled import Revoker
 from docfleet.supervisor.leases import LeaseKeeper
 from docfleet.supervisor.limits import Limits as LeaseLimits
@@ -59,6 +60,8 @@ class ApiLife:
     slots: tuple[WorkerSlot, ...]
     #: Shown in `/status`: version, devices, model source, warnings.
     facts: Mapping[str, Any]
+    #: When the main process began: an API process that is started again belongs to the same server.
+    begun: float = field(default_factory=time.time)
 
     @asynccontextmanager
     async def __call__(self, app: FastAPI) -> AsyncIterator[None]:
@@ -122,6 +125,7 @@ class ApiLife:
                 deadlines=Deadlines.of(settings),
                 memory_bytes=settings.worker_memory_mb * 1024 * 1024,
             ),
+            Blame(self.begun),
         )
         room = int(settings.max_results_gb * 1e9)
         retention = settings.retention_hours * 3600

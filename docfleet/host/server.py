@@ -1,8 +1,8 @@
-"""The LitServe server of the fleet: devices set by hand, one API process, workers restarted when they die.
+"""The LitServe server of the fleet: devices set by hand, API process and workers replaced when they die.
 
 Uses these semi-private parts of litserve 0.2.19, held by one contract test: `LitServer.devices`, `lifespan`,
 `monitor_internal`, `uvicorn_graceful_timeout`, `verify_worker_status`, `_init_manager`, `_start_server`,
-`inference_workers`.
+`inference_workers`, `launch_single_inference_worker`, `_shutdown_event`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import litserve as ls
 from fastapi import FastAPI
 from starlette.formparsers import MultiPartParser
 
-from docfleet.host.shutdown import Ending, end_workers, watch_children
+from docfleet.host.keeper import Keeper
+from docfleet.host.shutdown import Ending, end_children
+from docfleet.process.groups import kill_group
 from docfleet.web.problems import install_error_handlers
 
 #: What runs in the API process from its start to its end.
@@ -53,7 +55,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         """Do not wait: the doors open at once and `/readyz` tells. LitServe would wait for ever if all crash."""
 
     def serve(self, *, host: str, port: int) -> int:
-        """Run until a signal or until the API process ends. Return the exit status."""
+        """Run until a signal, or until the server cannot go on. Return the exit status."""
         self.ending.install()
         try:
             self.run(
@@ -67,15 +69,30 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         except KeyboardInterrupt:
             pass
         finally:
-            end_workers([worker.pid for worker in getattr(self, "inference_workers", []) if worker.pid])
+            end_children([worker.pid for worker in getattr(self, "inference_workers", []) if worker.pid])
         return self.ending.status
+
+    def launch_single_inference_worker(self, lit_api: ls.LitAPI, worker_id: int) -> Any:
+        """Start a worker in the place of one that ended, whose children may still run."""
+        # There is one API, so the worker's number is its place in the list.
+        if (gone := self.inference_workers[worker_id].pid) is not None:
+            kill_group(gone)
+        return super().launch_single_inference_worker(lit_api, worker_id)
 
     def _init_manager(self, num_api_servers: int) -> Any:
         with self.ending.tying():
-            return super()._init_manager(num_api_servers)
+            manager = super()._init_manager(num_api_servers)
+        self._keeper = self._shutdown_event = Keeper(self.ending, manager._process)
+        return manager
 
     def _start_server(self, *args: Any, **kwargs: Any) -> dict[int, Any]:
-        with self.ending.tying():
-            servers: dict[int, Any] = super()._start_server(*args, **kwargs)
-        watch_children(servers[0], self.ending)
+        servers: dict[int, Any] = {}
+
+        def start() -> Any:
+            # The same mapping each time: LitServe ends at last what stands in it.
+            with self.ending.tying():
+                servers.update(super(FleetServer, self)._start_server(*args, **kwargs))
+            return servers[0]
+
+        self._keeper.keep(start(), start)
         return servers

@@ -5,16 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from loguru import logger
-
-from docfleet.process.groups import kill_group, reap_strays
+from docfleet.process.groups import kill_group
 from docfleet.process.lifeline import offer_lifeline, tie_to_parent
 
 
@@ -60,26 +55,17 @@ class Ending:
             raise KeyboardInterrupt
 
     def fail(self) -> None:
-        """End the server with status 1, unless it is ending already; callable from any thread."""
+        """Take the end for begun, with status 1 unless a signal began it."""
         if not self._begun:
-            self.status = 1
-            os.kill(self._main, signal.SIGTERM)
+            self._begun, self.status = True, 1
 
 
-def watch_children(api: BaseProcess, ending: Ending) -> None:
-    """Watch from a thread: the server ends when its API process does, and as process 1 it reaps orphans."""
+def end_children(workers: list[int]) -> None:
+    """Kill every worker with its children, and whatever else is left: the interpreter would wait for it for ever.
 
-    def watch() -> None:
-        while not wait([api.sentinel], timeout=0.5):
-            if os.getpid() == 1:
-                reap_strays({child.pid for child in multiprocessing.active_children() if child.pid})
-        logger.debug("the API process ended")
-        ending.fail()
-
-    threading.Thread(target=watch, name="children", daemon=True).start()
-
-
-def end_workers(pids: list[int]) -> None:
-    """Kill every worker with its children. What they held goes back to the queue when the server starts again."""
-    for pid in pids:
+    What the workers held goes back to the queue when the server starts again.
+    """
+    for pid in workers:
         kill_group(pid)
+    for child in multiprocessing.active_children():
+        child.kill()

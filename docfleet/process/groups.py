@@ -9,6 +9,9 @@ from typing import NoReturn
 
 import psutil
 
+from docfleet.process.identity import identify
+from docfleet.records import ProcessIdentity
+
 
 def lead_group() -> None:
     """Make the calling process the leader of a group of its own; its later children are born into it."""
@@ -26,6 +29,18 @@ def kill_group(leader_pid: int) -> None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader_pid, signal.SIGKILL)
+
+
+def kill_group_of(leader: ProcessIdentity) -> None:
+    """Kill every process of the group that this very process leads or led.
+
+    A number is given out again only when no group has it: a process that has it now and began at another time tells
+    that the group is gone, and is somebody else (after a restart of a container the numbers are all the same).
+    """
+    with contextlib.suppress(ProcessLookupError):
+        if identify(leader.pid) != leader:
+            return
+    kill_group(leader.pid)
 
 
 def leave_with_children() -> NoReturn:

@@ -23,19 +23,33 @@ class Verdict(StrEnum):
     FAIL = "fail"
 
 
+class Fault(StrEnum):
+    """Whose doing it is that an attempt failed."""
+
+    #: An engine said that it cannot: trying all of it again is idle.
+    ENGINE = "engine"
+    #: A process was lost, perhaps because of what it read.
+    PROCESS = "process"
+    #: Not the document's: the server was killed, or the disk was full. Such attempts do not count.
+    NOBODY = "nobody"
+
+
+#: Attempts of one shard after which everything counts, except the loss of the whole server: some 7 minutes of retries.
+MOST_EXCUSED = 20
+
+
 @dataclass(frozen=True, kw_only=True)
 class Failure:
     """A failed attempt, as far as the verdict depends on it."""
 
     stage: Stage
     pages: int
-    #: Number of the attempt, from 1.
+    #: Number of the attempt, from 1, without those that were nobody's doing.
     attempt: int
     max_attempts: int
     #: Whether the shard is half of one that failed; of a whole document: whether its pages were probed already.
     halved: bool
-    #: Whether an engine said that it cannot, rather than a process that was lost: trying all of it again is idle.
-    by_engine: bool
+    fault: Fault
 
 
 def after(failure: Failure) -> Verdict:
@@ -44,16 +58,18 @@ def after(failure: Failure) -> Verdict:
     A single page gets all attempts before it is given up: a worker may have died of something else. Ranges get one
     once they are known to hold a bad page, as their halves are tried anyway.
     """
-    several = failure.pages > 1
-    hasty = failure.halved or failure.by_engine
+    if failure.fault is Fault.NOBODY:
+        return Verdict.RETRY
+    several, by_engine = failure.pages > 1, failure.fault is Fault.ENGINE
+    hasty = failure.halved or by_engine
     if failure.stage in (Stage.PAGES, Stage.PROBE):
         if several and (hasty or failure.attempt >= failure.max_attempts):
             return Verdict.BISECT
         return Verdict.RETRY if failure.attempt < failure.max_attempts else Verdict.QUARANTINE
     if failure.stage is Stage.WHOLE and several and not failure.halved:
-        if failure.by_engine or failure.attempt >= failure.max_attempts:
+        if by_engine or failure.attempt >= failure.max_attempts:
             return Verdict.PROBE
         return Verdict.RETRY
-    if failure.by_engine or failure.halved or failure.attempt >= failure.max_attempts:
+    if by_engine or failure.halved or failure.attempt >= failure.max_attempts:
         return Verdict.FAIL
     return Verdict.RETRY

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from docfleet.options import ParseOptions
 from docfleet.records import Claim, Document, Job, JobState, ProcessIdentity, Revocation, Shard, ShardPlan, WorkerReport
-from docfleet.sharding.verdicts import Verdict
+from docfleet.sharding.verdicts import Fault, Verdict
 from docfleet.store.admission import Backlog, JobFilter, JobProgress, QueuePlace, Terms
 
 
@@ -98,14 +98,17 @@ class Claims(Changes, Protocol):
         """
         ...
 
-    def stumble(self, claim: Claim, error: dict[str, Any], *, max_attempts: int, delay: float = 0.0) -> Verdict | None:
-        """End an attempt that the engine gave up; what comes next is decided by `docfleet.sharding.verdicts`.
+    def stumble(
+        self, claim: Claim, error: dict[str, Any], *, max_attempts: int, delay: float = 0.0, fault: Fault = ...
+    ) -> Verdict | None:
+        """End an attempt without a result; what comes next is decided by `docfleet.sharding.verdicts`.
 
         Args:
             claim: the lease.
             error: `DocfleetError.record()`; the page's cause or the job's error in the end.
             max_attempts: attempts at one page.
             delay: seconds that the next attempt waits.
+            fault: whose doing it is; the engine's by default. Nobody's does not count as an attempt.
 
         Returns:
             The verdict, or None if the lease was lost.
@@ -259,7 +262,9 @@ class Leases(Jobs, Protocol):
         """Return every shard that a worker holds."""
         ...
 
-    def give_back(self, shard: Shard, *, cause: dict[str, Any], max_attempts: int, delay: float = 0.0) -> bool:
+    def give_back(
+        self, shard: Shard, *, cause: dict[str, Any], max_attempts: int, delay: float = 0.0, fault: Fault = ...
+    ) -> bool:
         """End a lease whose holder is gone: queue the shard again, or after `max_attempts` halve it or fail.
 
         Args:
@@ -267,6 +272,7 @@ class Leases(Jobs, Protocol):
             cause: `DocfleetError.record()` of what happened; the job's error if it fails.
             max_attempts: attempts at one page; a shard of several is halved then, and a page alone is given up.
             delay: seconds that the next attempt waits.
+            fault: whose doing it is; its process's by default. Nobody's does not count as an attempt.
 
         Returns:
             Whether the lease was ended by this call.

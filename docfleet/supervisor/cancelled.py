@@ -7,7 +7,7 @@ import time
 from loguru import logger
 
 from docfleet.files import DataFolder, remove_tree
-from docfleet.process.groups import kill_group
+from docfleet.process.groups import kill_group_of
 from docfleet.process.identity import is_alive
 from docfleet.records import Revocation
 from docfleet.store.interface import Leases
@@ -34,7 +34,7 @@ class Revoker:
             # abs: a clock that was set back must not make this wait for hours.
             if abs(time.time() - one.since) < self._patience:
                 return False
-            kill_group(one.owner.pid)
+            kill_group_of(one.owner)
             self._store.retire(one.slot, one.owner, "killed in the middle of a page of a cancelled job")
             logger.info("job {} was cancelled: worker {} was killed in mid-page", one.job_id, one.owner.pid)
             killed = True

@@ -5,11 +5,13 @@ from __future__ import annotations
 from loguru import logger
 
 from docfleet.files import DataFolder, remove_tree
-from docfleet.process.groups import kill_group
+from docfleet.process.groups import kill_group_of
 from docfleet.process.identity import is_alive
 from docfleet.records import Shard, Stage, WorkerReport, WorkerState
 from docfleet.sharding.deadlines import retry_delay
+from docfleet.sharding.verdicts import Fault
 from docfleet.store.interface import Leases
+from docfleet.supervisor.blame import Blame
 from docfleet.supervisor.limits import Limits
 from docfleet.supervisor.tidying import tidy_ended
 
@@ -17,14 +19,19 @@ from docfleet.supervisor.tidying import tidy_ended
 class LeaseKeeper:
     """One look at every lease and every worker."""
 
-    def __init__(self, store: Leases, folder: DataFolder, limits: Limits) -> None:
+    def __init__(self, store: Leases, folder: DataFolder, limits: Limits, blame: Blame) -> None:
         self._store = store
+        self._blame = blame
         self._folder = folder
         self._limits = limits
 
     def look(self) -> int:
         """Return the number of leases that were ended."""
-        ended = sum(self._check(shard) for shard in self._store.leases())
+        leases = self._store.leases()
+        for shard in leases:
+            if shard.owner is not None and not is_alive(shard.owner):
+                self._blame.died(shard.owner, shard)
+        ended = sum(self._check(shard) for shard in leases)
         for worker in self._store.workers():
             self._check_worker(worker)
         return ended
@@ -33,16 +40,19 @@ class LeaseKeeper:
         owner = shard.owner
         if owner is None:
             return False
-        cause = self._limits.lost(shard) if not is_alive(owner) else self._limits.broken(shard, owner)
+        alive = is_alive(owner)
+        cause = self._limits.broken(shard, owner) if alive else self._limits.lost(shard)
         if cause is None:
             return False
+        fault = Fault.PROCESS if alive else self._blame.of(shard)
         # Its children first of all: they would go on burning the device that the next attempt needs.
-        kill_group(owner.pid)
+        kill_group_of(owner)
         ended = self._store.give_back(
             shard,
             cause=cause.record(),
             max_attempts=self._limits.max_attempts,
             delay=retry_delay(shard.attempt),
+            fault=fault,
         )
         if ended:
             remove_tree(self._folder.part(shard.job_id, shard.id, shard.attempt))
@@ -55,5 +65,7 @@ class LeaseKeeper:
     def _check_worker(self, worker: WorkerReport) -> None:
         if worker.state is WorkerState.GONE or is_alive(worker.identity):
             return
-        kill_group(worker.identity.pid)
+        if worker.state is WorkerState.READY:
+            self._blame.died(worker.identity, None)
+        kill_group_of(worker.identity)
         self._store.retire(worker.slot, worker.identity, "the process ended; another is started in its place")

@@ -15,7 +15,7 @@ from loguru import logger
 from docfleet.engine.choice import Choice, choose
 from docfleet.engine.interface import Engine, ParseReport, ParseRequest
 from docfleet.errors import ParseFailed
-from docfleet.files import DataFolder, remove_tree, sync_file, sync_folder
+from docfleet.files import DataFolder, remove_tree, sync_tree
 from docfleet.options import ParseOptions
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import Cuts
@@ -85,7 +85,7 @@ class Bench:
         part = self._folder.part(claim.job_id, claim.shard_id, claim.attempt)
         self._read(work, part, progress)
         if claim.stage is Stage.PAGES:
-            _sync_tree(part)
+            sync_tree(part, self._folder.job(claim.job_id))
             return Outcome(part, None)
         if claim.stage is Stage.PROBE:
             # Inside the part: two probes of a document may have the same number of attempt.
@@ -149,7 +149,7 @@ class Bench:
         output.mkdir(parents=True)
         started = time.perf_counter()
         report = work.choice.engine.finish(work.request, work.choice.tier, parts, output, progress.add)
-        _sync_tree(output)
+        sync_tree(output, self._folder.job(work.claim.job_id))
         logger.debug("document stage took {:.2f} s", time.perf_counter() - started)
         return Outcome(output, replace(report, warnings=work.choice.warnings + report.warnings))
 
@@ -172,12 +172,3 @@ class _Progress:
     def add(self, pages: int) -> None:
         self._done = min(self._total, self._done + pages)
         self._tell(self._done)
-
-
-def _sync_tree(folder: Path) -> None:
-    """Force a folder to the disk: the store is about to say that it is there."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            sync_file(path)
-    sync_folder(folder)
-    sync_folder(folder.parent)

@@ -8,11 +8,11 @@ from typing import Final
 
 from loguru import logger
 
-from docfleet.errors import DocfleetError, ParseFailed
+from docfleet.errors import DocfleetError, ParseFailed, StorageFull, WorkerLost
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import cut
 from docfleet.sharding.deadlines import Deadlines, retry_delay
-from docfleet.sharding.verdicts import Verdict
+from docfleet.sharding.verdicts import MOST_EXCUSED, Fault, Verdict
 from docfleet.store.interface import Claims
 from docfleet.worker.bench import Bench, Work
 
@@ -64,11 +64,23 @@ class Care:
         Only what an engine says of pages is looked into: a document that is encrypted, or too large, is so in each
         of its halves.
         """
-        told = error.record()
+        told, delay = error.record(), retry_delay(claim.attempt)
+        if (fault := _not_of_the_document(error, claim.attempt)) is not None:
+            verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay, fault=fault)
+            return verdict is Verdict.FAIL
         one_piece = claim.stage is Stage.DOCUMENT or (
             claim.stage is Stage.WHOLE and (claim.first_page == claim.last_page or bool(claim.failed_pages))
         )
         if one_piece or not isinstance(error, ParseFailed):
             return self._claims.fail(claim, told)
-        verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=retry_delay(claim.attempt))
+        verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay)
         return verdict is Verdict.FAIL
+
+
+def _not_of_the_document(error: DocfleetError, attempt: int) -> Fault | None:
+    if isinstance(error, WorkerLost):
+        # A process that works for the engine died: as with the worker itself, nobody knows of what.
+        return Fault.PROCESS
+    if isinstance(error, StorageFull) and attempt <= MOST_EXCUSED:
+        return Fault.NOBODY
+    return None

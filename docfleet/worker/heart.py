@@ -43,14 +43,14 @@ class Heart:
 
     def start(self) -> None:
         """Announce the worker and begin beating."""
-        self._announce()
+        self._say()
         self._thread.start()
 
     def tell(self, state: WorkerState, detail: str = "") -> None:
         """Change what the worker says of itself, at once."""
         with self._lock:
             self._report = replace(self._report, state=state, detail=detail)
-        self._announce()
+        self._say()
 
     def able(self, engines: str) -> None:
         """Tell from the next announcement on what the loaded engines are: their fingerprint."""
@@ -89,7 +89,12 @@ class Heart:
                 documents_done=report.documents_done + int(stage in (Stage.DOCUMENT, Stage.WHOLE)),
                 pages_done=report.pages_done + (pages if stage in (Stage.PAGES, Stage.WHOLE) else 0),
             )
-        self._announce()
+        self._say()
+
+    def _say(self) -> None:
+        # A store that is full or held for a while must not end the worker: the next beat says it again.
+        with contextlib.suppress(Exception), logger.catch(reraise=True, message="the store was not told"):
+            self._announce()
 
     def _run(self) -> None:
         while True:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from loguru import logger
 
-from docfleet.errors import DocfleetError, ParseFailed
+from docfleet.errors import Busy, DocfleetError, ParseFailed, StorageFull
+from docfleet.files import is_full
 from docfleet.records import Claim, ProcessIdentity, WorkerState
 from docfleet.store.interface import Claims
 from docfleet.store.reuse import Following, Recycling
@@ -27,6 +29,10 @@ IDLE_LOOK_INTERVAL = 0.05
 IDLE_AFTER = 5.0
 #: Seconds after which a look is taken even if nobody seems to have written.
 LOOK_ANYWAY = 1.0
+#: Seconds between two tries to write into a store that is full or held.
+STORE_PAUSE = 1.0
+
+T = TypeVar("T")
 
 
 class Steps(Protocol):
@@ -75,8 +81,15 @@ class Rounds:
 
     def serve(self, steps: Steps) -> None:
         """Work until this process is to be replaced; it holds nothing then."""
-        while not self._recycler.must_leave():
-            claim = self._next()
+        while True:
+            try:
+                if self._recycler.must_leave():
+                    return
+                claim = self._next()
+            except DocfleetError as exc:
+                logger.warning("the store gives no work now: {}", exc.message)
+                time.sleep(STORE_PAUSE)
+                continue
             if claim is None:
                 idle = time.monotonic() - self._worked_at > IDLE_AFTER
                 time.sleep(IDLE_LOOK_INTERVAL if idle else LOOK_INTERVAL)
@@ -103,10 +116,8 @@ class Rounds:
             outcome = self._attempt(steps, claim)
             cut = outcome is CUT
             if isinstance(outcome, Outcome):
-                # A store that cannot record now is no fault of the document: the lease runs out and is given again.
-                delivered = self._claims.complete(
-                    claim, output=self._bench.relative(outcome.output), report=steps.encode_response(outcome)
-                )
+                made, report = self._bench.relative(outcome.output), steps.encode_response(outcome)
+                delivered = _insist(partial(self._claims.complete, claim, output=made, report=report))
         except Exception:
             logger.exception("job {} attempt {} could not be delivered", claim.job_id, claim.attempt)
         finally:
@@ -135,13 +146,21 @@ class Rounds:
             logger.warning("job {} attempt {}: the lease was lost, work stopped", claim.job_id, claim.attempt)
         except DocfleetError as exc:
             self._fail(claim, exc)
+        except OSError as exc:
+            if is_full(exc):
+                self._fail(claim, StorageFull("There is no room left on the disk of the data folder; free some."))
+            else:
+                self._fail_unforeseen(claim, exc)
         except (Exception, SystemExit) as exc:
-            logger.exception("job {} attempt {} failed", claim.job_id, claim.attempt)
-            self._fail(claim, ParseFailed(f"The document could not be parsed ({type(exc).__name__}: {exc})."))
+            self._fail_unforeseen(claim, exc)
         return None
 
+    def _fail_unforeseen(self, claim: Claim, exc: BaseException) -> None:
+        logger.opt(exception=exc).error("job {} attempt {} failed", claim.job_id, claim.attempt)
+        self._fail(claim, ParseFailed(f"The document could not be parsed ({type(exc).__name__}: {exc})."))
+
     def _fail(self, claim: Claim, error: DocfleetError) -> None:
-        if self._care.ended_job(claim, error):
+        if _insist(partial(self._care.ended_job, claim, error)):
             self._bench.clear(claim)
         logger.info("job {} attempt {}: {} ({})", claim.job_id, claim.attempt, error.code, error.message)
 
@@ -156,6 +175,19 @@ class Rounds:
             seconds,
             pages / seconds,
         )
+
+
+def _insist(record: Callable[[], T]) -> T:
+    """Record what became of a shard, again until the store can be written: a full disk must not cost work done.
+
+    The heart goes on; whoever finds that it takes too long ends this process.
+    """
+    while True:
+        try:
+            return record()
+        except (Busy, StorageFull) as exc:
+            logger.warning("what was done cannot be recorded yet: {}", exc.message)
+            time.sleep(STORE_PAUSE)
 
 
 def load_with_patience(load: Callable[[], None], heart: Heart) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ import pytest
 import requests
 
 from tests.serving import FAULTY, Serving, blank_pdf, gone, running, start, stop, wait_ready, wait_until
+from tests.storm import victims_of
 
 
 def busy_worker(serving: Serving) -> dict[str, object] | None:
@@ -121,11 +123,42 @@ def test_workers_leave_when_the_main_process_is_killed_while_they_start(tmp_path
     gone(family)
 
 
-def test_the_server_ends_with_an_error_when_its_api_process_is_killed(tmp_path: Path) -> None:
+def test_a_killed_api_process_is_replaced_and_workers_go_on_meanwhile(tmp_path: Path) -> None:
+    serving = start(tmp_path / "data", "--workers", "1", "--engines", FAULTY)
+    job = requests.post(f"{serving.url}/jobs", files={"files": ("sleep-0.1-a.pdf", blank_pdf(20))}, timeout=30).json()
+    (worker,) = wait_until(lambda: [one for one in serving.workers() if one["state"] == "busy"])
+    first = serving.api()
+    first.kill()
+    # Who connects meanwhile waits for the next one.
+    wait_until(lambda: serving.get(f"/jobs/{job['job_id']}")["state"] == "completed")
+    assert serving.api().pid != first.pid
+    shards = serving.get(f"/jobs/{job['job_id']}")["shards"]
+    assert [shard["attempt"] for shard in shards] == [1]
+    assert [one["pid"] for one in serving.workers()] == [worker["pid"]]
+    assert stop(serving) == 0
+
+
+def test_an_api_process_killed_again_and_again_ends_the_server_with_an_error(tmp_path: Path) -> None:
+    serving = start(tmp_path / "data", "--workers", "1", "--engines", FAULTY)
+    family = set(serving.family())
+
+    def killed() -> bool:
+        with contextlib.suppress(psutil.Error, AssertionError):
+            family.update(serving.family())
+            serving.api().kill()
+        return serving.process.poll() is not None
+
+    wait_until(killed, seconds=60)
+    assert serving.process.wait() == 1
+    gone(list(family))
+
+
+def test_the_server_ends_with_an_error_when_the_hosts_manager_is_killed(tmp_path: Path) -> None:
     serving = start(tmp_path / "data", "--workers", "1", "--engines", FAULTY)
     family = serving.family()
-    serving.api().kill()
-    assert serving.process.wait(timeout=10) == 1
+    (manager,) = victims_of(serving)["manager"]
+    manager.kill()
+    assert serving.process.wait(timeout=15) == 1
     gone(family)
 
 

@@ -76,3 +76,8 @@ def test_the_parts_that_are_overridden_exist() -> None:
     assert "self._init_manager(" in inspect.getsource(ls.LitServer.run)
     assert "self._start_server(" in inspect.getsource(ls.LitServer.run)
     assert "self.uvicorn_graceful_timeout" in inspect.getsource(ls.LitServer._perform_graceful_shutdown)
+    assert "self._shutdown_event.wait()" in inspect.getsource(ls.LitServer.run)
+    assert "self._shutdown_event.is_set()" in inspect.getsource(ls.LitServer._start_worker_monitoring)
+    assert "self.launch_single_inference_worker(" in inspect.getsource(ls.LitServer._start_worker_monitoring)
+    # A restarted API process gets the same sockets, and the end of the server finds it in the same mapping.
+    assert "uvicorn_workers.items()" in inspect.getsource(ls.LitServer._perform_graceful_shutdown)

@@ -23,6 +23,7 @@ from docfleet.records import (
     WorkerReport,
     WorkerState,
 )
+from docfleet.sharding.verdicts import Fault, Verdict
 from docfleet.store.sqlite import open_store
 from tests.integration.store_house import (
     LOST,
@@ -352,6 +353,24 @@ def test_a_lease_given_back_is_queued_again_in_its_old_place(store: Store) -> No
     assert store.totals().retries == 1
     assert must_claim(store).job_id == first.id
     assert not store.give_back(lease, cause=LOST, max_attempts=2)
+
+
+def test_losses_that_are_nobodys_doing_do_not_count_as_attempts(store: Store) -> None:
+    job = accept(store, pages=1)
+    for _ in range(2):
+        must_claim(store)
+        (lease,) = store.leases()
+        assert store.give_back(lease, cause=LOST, max_attempts=2, fault=Fault.NOBODY)
+    claim = must_claim(store)
+    assert claim.attempt == 3
+    # Back in the queue as any other, with the cause of the last end.
+    assert store.stumble(claim, LOST, max_attempts=2, fault=Fault.PROCESS) is Verdict.RETRY
+    (shard,) = store.shards(job.id)
+    assert shard.error is not None
+    assert shard.error["message"] == LOST["message"]
+    last = must_claim(store)
+    assert store.stumble(last, LOST, max_attempts=2, fault=Fault.PROCESS) is Verdict.FAIL
+    assert job_of(store, job).error == LOST
 
 
 def test_the_last_attempt_fails_the_job_with_the_cause(store: Store) -> None:

@@ -18,6 +18,7 @@ from docfleet.errors import (
     TierUnavailable,
     TooSlow,
     UnsupportedType,
+    WorkerLost,
 )
 
 
@@ -59,7 +60,7 @@ def foreign_errors() -> list[tuple[BaseException, type[DocfleetError]]]:
         (FileNotFoundError("Model repo A is not ready under /srv/models/A; missing: b.onnx"), TierUnavailable),
         (OSError(errno.ENOSPC, "No space left on device"), StorageFull),
         (PermissionError(errno.EACCES, "Permission denied"), InternalError),
-        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), ParseFailed),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), WorkerLost),
         (TimeoutError("render"), TooSlow),
         (MemoryError(), ParseFailed),
         (SystemExit(1), TierUnavailable),

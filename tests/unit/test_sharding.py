@@ -10,7 +10,7 @@ from docfleet.options import Tier
 from docfleet.records import ShardPlan, Stage
 from docfleet.sharding.cutting import LONGEST, SHORTEST, Cuts, cut, halves, turns
 from docfleet.sharding.deadlines import Deadlines, retry_delay
-from docfleet.sharding.verdicts import Failure, Verdict, after
+from docfleet.sharding.verdicts import Failure, Fault, Verdict, after
 
 
 def cuts_of(*costs: float, first: int = 0, step: int = 1) -> Cuts:
@@ -94,8 +94,8 @@ def test_halves_hold_what_the_range_held(first: int, more: int) -> None:
     assert c == b + 1
 
 
-def failure(stage: Stage, pages: int, attempt: int, *, halved: bool = False, by_engine: bool = False) -> Failure:
-    return Failure(stage=stage, pages=pages, attempt=attempt, max_attempts=3, halved=halved, by_engine=by_engine)
+def failure(stage: Stage, pages: int, attempt: int, *, halved: bool = False, by: Fault = Fault.PROCESS) -> Failure:
+    return Failure(stage=stage, pages=pages, attempt=attempt, max_attempts=3, halved=halved, fault=by)
 
 
 @pytest.mark.parametrize(
@@ -104,14 +104,18 @@ def failure(stage: Stage, pages: int, attempt: int, *, halved: bool = False, by_
         (failure(Stage.PAGES, 8, 1), Verdict.RETRY),
         (failure(Stage.PAGES, 8, 3), Verdict.BISECT),
         (failure(Stage.PAGES, 4, 1, halved=True), Verdict.BISECT),
-        (failure(Stage.PAGES, 8, 1, by_engine=True), Verdict.BISECT),
+        (failure(Stage.PAGES, 8, 1, by=Fault.ENGINE), Verdict.BISECT),
         (failure(Stage.PAGES, 1, 2, halved=True), Verdict.RETRY),
         (failure(Stage.PAGES, 1, 3, halved=True), Verdict.QUARANTINE),
         (failure(Stage.PROBE, 2, 1, halved=True), Verdict.BISECT),
-        (failure(Stage.PROBE, 1, 3, halved=True, by_engine=True), Verdict.QUARANTINE),
+        (failure(Stage.PROBE, 1, 3, halved=True, by=Fault.ENGINE), Verdict.QUARANTINE),
         (failure(Stage.WHOLE, 8, 2), Verdict.RETRY),
         (failure(Stage.WHOLE, 8, 3), Verdict.PROBE),
-        (failure(Stage.WHOLE, 8, 1, by_engine=True), Verdict.PROBE),
+        (failure(Stage.WHOLE, 8, 1, by=Fault.ENGINE), Verdict.PROBE),
+        (failure(Stage.WHOLE, 8, 0, by=Fault.NOBODY), Verdict.RETRY),
+        (failure(Stage.WHOLE, 1, 3, halved=True, by=Fault.NOBODY), Verdict.RETRY),
+        (failure(Stage.PAGES, 1, 3, halved=True, by=Fault.NOBODY), Verdict.RETRY),
+        (failure(Stage.DOCUMENT, 8, 3, by=Fault.NOBODY), Verdict.RETRY),
         (failure(Stage.WHOLE, 8, 4, halved=True), Verdict.FAIL),
         (failure(Stage.WHOLE, 1, 2), Verdict.RETRY),
         (failure(Stage.WHOLE, 1, 3), Verdict.FAIL),

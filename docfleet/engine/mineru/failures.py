@@ -28,6 +28,7 @@ from docfleet.errors import (
     TierUnavailable,
     TooSlow,
     UnsupportedType,
+    WorkerLost,
 )
 
 #: PDFium's number for "asks for a password" (FPDF_ERR_PASSWORD).
@@ -103,7 +104,7 @@ def _translate(exc: Exception, packaged: bool) -> DocfleetError:
     if isinstance(exc, TimeoutError):
         return TooSlow("Drawing the pages took longer than MINERU_PDF_RENDER_TIMEOUT allows; send fewer pages at once.")
     if isinstance(exc, ConnectionError | EOFError):
-        return ParseFailed("A process that draws pages died on this document; send the pages by smaller ranges.")
+        return WorkerLost("A process that draws pages died on this document; send the pages by smaller ranges.")
     if isinstance(exc, OSError) and exc.errno is not None:
         logger.opt(exception=exc).error("the server's own files cannot be read or written: {}", cause)
         return InternalError("The server could not read or write its own files; its log has the cause.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from docfleet.errors import InternalError
 from docfleet.records import Claim, ProcessIdentity, ShardPlan, Stage, WorkerReport
-from docfleet.sharding.verdicts import Verdict
+from docfleet.sharding.verdicts import Fault, Verdict
 from docfleet.store.sqlite.connection import Database, first
 from docfleet.store.sqlite.endings import deliver, fail_job
 from docfleet.store.sqlite.failures import Retries, end_attempt
@@ -78,9 +78,11 @@ class SqliteClaims(Database):
             enter_shards(connection, taken["job"], shards, taken["turn"])
         return True
 
-    def stumble(self, claim: Claim, error: dict[str, Any], *, max_attempts: int, delay: float = 0.0) -> Verdict | None:
-        """End an attempt that the engine gave up, durably; what comes next depends on shard and attempt."""
-        retries = Retries(max_attempts=max_attempts, delay=delay, by_engine=True)
+    def stumble(
+        self, claim: Claim, error: dict[str, Any], *, max_attempts: int, delay: float = 0.0, fault: Fault = Fault.ENGINE
+    ) -> Verdict | None:
+        """End an attempt without a result, durably; what comes next depends on shard and attempt."""
+        retries = Retries(max_attempts=max_attempts, delay=delay, fault=fault)
         with self._writing(durable=True) as connection:
             return end_attempt(connection, _lease(claim), to_json(error), retries, self._clock())
 

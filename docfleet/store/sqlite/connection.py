@@ -24,7 +24,7 @@ from threading import Lock
 from typing import Self
 
 from docfleet.errors import InternalError
-from docfleet.files import sync_file
+from docfleet.files import sync_file, sync_folder
 from docfleet.store.sqlite.faults import is_held, translated
 from docfleet.store.sqlite.opening import PATIENCE, connect, prepare
 from docfleet.store.sqlite.statements import sql
@@ -52,6 +52,8 @@ class Database:
         self._process = os.getpid()
         self._write_lock, self._read_lock, self._watch_lock = Lock(), Lock(), Lock()
         self._seen: int | None = None
+        #: Whether the log's entry in its folder is known to be on the disk.
+        self._named = False
         with translated(path), ExitStack() as opened:
             self._presence: int | None = prepare(path)
             opened.callback(os.close, self._presence)
@@ -117,6 +119,13 @@ class Database:
                 wrote = connection.total_changes != before
             if durable and wrote:
                 sync_file(self._log)
+                self._sync_entry()
+
+    def _sync_entry(self) -> None:
+        """Force the log's name to the disk, once: it stays as long as this object has the database open."""
+        if not self._named:
+            sync_folder(self._log.parent)
+            self._named = True
 
     def _rows(self, name: str, **values: object) -> list[sqlite3.Row]:
         """Return the rows of a named query that reads."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from docfleet.records import Stage
 from docfleet.sharding.cutting import halves
-from docfleet.sharding.verdicts import Failure, Verdict, after
+from docfleet.sharding.verdicts import Failure, Fault, Verdict, after
 from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.endings import count, fail_job, settle
 from docfleet.store.sqlite.statements import sql
@@ -23,8 +23,7 @@ class Retries:
     max_attempts: int
     #: Seconds that the next attempt waits.
     delay: float
-    #: Whether the engine gave up, and not its process.
-    by_engine: bool
+    fault: Fault
 
 
 def end_attempt(
@@ -34,20 +33,20 @@ def end_attempt(
     held = first(connection, "held_shard", **lease)
     if held is None:
         return None
-    stage = Stage(held["stage"])
+    stage, excused = Stage(held["stage"]), held["excused"] + (retries.fault is Fault.NOBODY)
     verdict = after(
         Failure(
             stage=stage,
             pages=held["last_page"] - held["first_page"] + 1,
-            attempt=held["attempt"],
+            attempt=held["attempt"] - excused,
             max_attempts=retries.max_attempts,
             halved=bool(held["halved"]),
-            by_engine=retries.by_engine,
+            fault=retries.fault,
         )
     )
     later = {"not_before": now + retries.delay, "avoid_slot": held["worker_index"]}
     if verdict in (Verdict.RETRY, Verdict.PROBE):
-        connection.execute(sql("requeue_shard"), {**lease, **later, "error": error})
+        connection.execute(sql("requeue_shard"), {**lease, **later, "error": error, "excused": excused})
         count(connection, "retries")
     if verdict is Verdict.PROBE:
         connection.execute(sql("wait_for_probes"), {"shard": lease["shard"]})

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from docfleet.records import ProcessIdentity, Shard
+from docfleet.sharding.verdicts import Fault
 from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.jobs import SqliteJobs
 from docfleet.store.sqlite.rows import id_list, lease_values, shard_from, text, to_json
@@ -19,12 +20,20 @@ class SqliteLeases(SqliteJobs):
         """Return every shard that a worker holds."""
         return [shard_from(row) for row in self._rows("leases")]
 
-    def give_back(self, shard: Shard, *, cause: dict[str, Any], max_attempts: int, delay: float = 0.0) -> bool:
+    def give_back(
+        self,
+        shard: Shard,
+        *,
+        cause: dict[str, Any],
+        max_attempts: int,
+        delay: float = 0.0,
+        fault: Fault = Fault.PROCESS,
+    ) -> bool:
         """End a lease: queue the shard again with `cause` as its error; after `max_attempts` halve it or fail."""
         if shard.owner is None:
             return False
         lease = lease_values(shard.id, shard.attempt, shard.owner)
-        retries = Retries(max_attempts=max_attempts, delay=delay, by_engine=False)
+        retries = Retries(max_attempts=max_attempts, delay=delay, fault=fault)
         with self._writing(durable=True) as connection:
             return end_attempt(connection, lease, to_json(cause), retries, self._clock()) is not None
 

@@ -20,7 +20,8 @@ UPDATE shards SET ready = 1 WHERE job = :job AND stage IN ('document', 'whole') 
 SELECT error FROM shards WHERE job = :job AND error IS NOT NULL ORDER BY id DESC LIMIT 1
 
 -- name: held_shard
-SELECT job, stage, first_page, last_page, attempt, halved, turn, worker_index
+SELECT job, stage, first_page, last_page, attempt, halved, turn, worker_index,
+    coalesce(json_extract(error, '$.excused'), 0) AS excused
 FROM shards
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
 
@@ -45,10 +46,12 @@ UPDATE shards SET state = 'failed', finished_at = :now, error = :error
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
 RETURNING job
 
+-- How the last attempt ended says as well how many so far were nobody's doing.
 -- name: requeue_shard
 UPDATE shards
 SET state = 'queued', pages_done = 0, owner_pid = NULL, owner_started = NULL, worker_index = NULL,
-    claimed_at = NULL, heartbeat_at = NULL, deadline_at = NULL, error = :error, not_before = :not_before,
+    claimed_at = NULL, heartbeat_at = NULL, deadline_at = NULL,
+    error = iif(:excused, json_set(:error, '$.excused', :excused), :error), not_before = :not_before,
     avoid_slot = :avoid_slot
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
 RETURNING job
