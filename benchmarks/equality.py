@@ -2,9 +2,9 @@
 
     python -m benchmarks.equality [DOCUMENT...] [--only NAME,NAME] [--processes 2]
 
-Each document of the tests' set, each real document at hand and each one named, read uncut, in shards of one page and of
-three, and in the shards that the server cuts for 2, 4 and 8 workers, by processes of their own in an order of their own;
-digital ones also with MinerU called directly, and in both engines. Exit status 1 if a byte differs.
+Each document of the tests' set, each real document at hand and each one named, read uncut, in shards of one page and
+of three, and in the shards that the server cuts for 2, 4 and 8 workers, by processes of their own in an order of their
+own; digital ones also with MinerU called directly, and in both engines. Exit status 1 if a byte differs.
 """
 
 from __future__ import annotations
