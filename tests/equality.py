@@ -112,7 +112,8 @@ def _quiet() -> None:
 
 
 @cache
-def _engine(name: str) -> Engine:
+def loaded(name: str) -> Engine:
+    """An engine of this process."""
     from docfleet.engine.registry import build_engines
 
     (engine,) = build_engines((name,))
@@ -129,13 +130,13 @@ def _whole(case: Case, work: Path) -> Files:
 
 
 def _cuts(case: Case) -> Cuts | None:
-    return _engine(case.engine).cuts(case.request(), Tier.FLASH)
+    return loaded(case.engine).cuts(case.request(), Tier.FLASH)
 
 
 def _read(case: Case, pages: tuple[int, int], decisions: dict[str, Any], work: Path) -> Path:
     part = work / f"part-{pages[0]}-{pages[1]}"
     part.mkdir(parents=True)
-    engine, request = _engine(case.engine), case.request(*pages, decisions=decisions)
+    engine, request = loaded(case.engine), case.request(*pages, decisions=decisions)
     engine.read_pages(request, Tier.FLASH, part, lambda _: None)
     engine.check(request, Tier.FLASH, part)
     return part
@@ -145,7 +146,7 @@ def _finish(case: Case, decisions: dict[str, Any], parts: list[Path], work: Path
     output = work / "output"
     output.mkdir()
     request = case.request(decisions=decisions)
-    report = _engine(case.engine).finish(request, Tier.FLASH, parts, output, lambda _: None)
+    report = loaded(case.engine).finish(request, Tier.FLASH, parts, output, lambda _: None)
     made = {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*") if path.is_file()}
     told = {"pages": report.pages, "failed": len(report.failed_pages), "warnings": report.warnings}
     return made | {"report": json.dumps(told).encode()}
