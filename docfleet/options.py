@@ -34,6 +34,15 @@ class Method(StrEnum):
     OCR = "ocr"
 
 
+class Shards(StrEnum):
+    """What a document may be cut for: the same result sooner, or a nearly equal one sooner still."""
+
+    #: Only where the result stays the same, byte for byte.
+    EXACT = "exact"
+    #: Digital text at tier flash, too, whose headings and running headers depend on all pages.
+    FAST = "fast"
+
+
 class Format(StrEnum):
     """A file that can be made of a parsed document."""
 
@@ -87,6 +96,10 @@ class ParseOptions(BaseModel):
     end_page_id: int | None = Field(None, ge=0, description="last page, counted from 0, inclusive; null is the last")
     server_url: str | None = Field(None, max_length=2048, description="a VLM server that this server's settings allow")
     formats: tuple[Format, ...] = Field(DEFAULT_FORMATS, min_length=1, description="files to make of the document")
+    shards: Shards = Field(
+        Shards.EXACT,
+        description="exact, or fast: cut long digital documents at flash, too; the result may differ a little",
+    )
     cache: bool = Field(True, description="false parses again whatever is stored, and serves nobody else with it")
 
     @field_validator("formats", mode="before")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.equality_set import book
 from tests.scans import make_scan
 from tests.serving import FAULTY, Serving, blank_pdf, running, wait_ready, wait_until
 
@@ -106,16 +107,31 @@ def test_a_document_without_one_good_page_fails_and_leaves_nothing(tmp_path: Pat
         wait_until(lambda: list((tmp_path / "data" / "jobs").iterdir()) == [], seconds=10)
 
 
-def test_a_scan_read_by_two_workers_equals_one_read_by_one(tmp_path: Path) -> None:
-    scan = make_scan(tmp_path / "scan.pdf", 5, digital=(3,), lines=4).read_bytes()
+@pytest.mark.parametrize(
+    ("name", "engines", "pages"),
+    [("scan", "embedded,mineru", 5), ("model", "tests.reading_engine:ReadingEngine", 104)],
+    ids=["recognition", "model"],
+)
+def test_a_document_read_by_three_workers_equals_one_read_by_one(
+    tmp_path: Path, name: str, engines: str, pages: int
+) -> None:
+    source = tmp_path / f"{name}.pdf"
+    if name == "scan":
+        make_scan(source, pages, digital=(3,), lines=4)
+    else:
+        book(source, pages)
     made = []
-    for workers in (1, 2):
-        with running(tmp_path / f"data-{workers}", "--workers", str(workers)) as serving:
+    for workers in (1, 3):
+        options = ("--workers", str(workers), "--overcommit-cpu", "--engines", engines)
+        with running(tmp_path / f"data-{workers}", *options) as serving:
             wait_ready(serving, workers=workers)
-            body = answered(serving.predict(scan, "scan.pdf", 200, formats="markdown,content_list,middle_json"))
+            formats = {"formats": "markdown,content_list,middle_json"}
+            body = answered(serving.predict(source.read_bytes(), "a.pdf", 200, **formats))
             shards = serving.get(f"/jobs/{body['job_id']}")["shards"]
-            assert {shard["worker"] for shard in shards if shard["stage"] == "pages"} == set(range(workers))
+            readers = {shard["worker"] for shard in shards if shard["stage"] == "pages"}
+            assert len(readers) >= min(workers, 2)
+            assert len(shards) > 2
             output = Path(body["output_dir"])
             made.append({path.relative_to(output): path.read_bytes() for path in output.rglob("*") if path.is_file()})
     assert made[0] == made[1]
-    assert len(made[0]) >= 3
+    assert len(made[0]) >= 2

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from docfleet.errors import InvalidOption, InvalidPageRange
+from docfleet.intake.reuse import reuse_key
 from docfleet.options import DEFAULT_FORMATS, Format, Method, ParseOptions, Tier, parse_options, tier_of_backend
+from docfleet.records import Document
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,7 @@ def test_formats_may_be_a_json_list_in_a_form_field() -> None:
     [
         ({"colour": "red"}, "colour"),
         ({"tier": "turbo"}, "tier"),
+        ({"shards": "turbo"}, "shards"),
         ({"backend": "tesseract"}, "backend"),
         ({"start_page_id": -1}, "start_page_id"),
         ({"start_page_id": 3, "end_page_id": 2}, "end_page_id"),
@@ -92,3 +95,10 @@ def test_any_json_gives_options_or_a_clear_refusal(raw: dict[str, Any]) -> None:
         assert exc.message
     else:
         assert ParseOptions.model_validate_json(options.model_dump_json()) == options
+
+
+def test_results_of_fast_shards_are_stored_apart_from_exact_ones() -> None:
+    document = Document(filename="a.pdf", suffix="pdf", size=1, sha256="0" * 64, pages=9)
+    keys = {reuse_key(document, parse_options({"shards": word})) for word in ("fast", "exact")}
+    assert len(keys) == 2
+    assert reuse_key(document, parse_options({})) in keys

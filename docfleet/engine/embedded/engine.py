@@ -17,6 +17,7 @@ from docfleet.engine.embedded.parts import GatheredPage, PageState, PartWriter, 
 from docfleet.engine.embedded.rebuild import rebuild
 from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
 from docfleet.engine.mineru.documents import ParsedDocument, read_pdf_flash, write_outputs
+from docfleet.engine.mineru.flash_shards import WARNING, check_shard, fast_cuts, is_shard, read_shards, write_shard
 from docfleet.errors import EngineMissing, NotReady, ParseFailed
 from docfleet.options import ParseOptions, Tier
 from docfleet.records import FailedPage
@@ -73,21 +74,27 @@ class EmbeddedEngine:
     def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
         """Any page may begin a shard; only pages that have to be recognised cost anything.
 
+        A document with none of them is not cut, unless the caller wants it (`shards=fast`).
+
         Raises:
             DocfleetError: the document cannot be opened.
         """
         digital, failing = page_kinds(request)
         free = digital | failing
         pages = range(request.first_page, request.last_page + 1)
-        return Cuts(
+        decisions = {"digital": sorted(digital)}
+        fast = fast_cuts(request, decisions) if digital.issuperset(pages) else None
+        return fast or Cuts(
             costs=tuple(0.0 if page in free else self._page_seconds for page in pages),
             starts=frozenset(pages),
-            decisions={"digital": sorted(digital)},
+            decisions=decisions,
         )
 
     def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:
         """Raise if the part does not hold each page of the request once."""
         gather([part], request.first_page, request.last_page, request.failed_pages)
+        if is_shard(request):
+            check_shard(request, part)
 
     def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:
         """Page stage: read those pages of `request.first_page..last_page` that have no text of their own.
@@ -98,6 +105,9 @@ class EmbeddedEngine:
         """
         if self._networks is None:
             raise NotReady("The embedded engine is not loaded yet; try again in a few seconds.", retry_after=5)
+        if is_shard(request):
+            write_shard(request, part, progress)
+            progress = _unheard
         for seconds in write_part(self._networks, request, PartWriter(part), progress):
             self._page_seconds += _NEWEST_SHARE * (seconds - self._page_seconds)
 
@@ -121,7 +131,10 @@ class EmbeddedEngine:
         timings = {}
         progress(0)
         started = time.monotonic()
-        if recognised or failed:
+        cut = None if recognised else read_shards(request, parts)
+        if cut:
+            document = cut[0]
+        elif recognised or failed:
             document = self._parse_rebuilt(request, good, failed, output)
         else:
             whole = (first, last) == (0, request.pages - 1)
@@ -131,6 +144,7 @@ class EmbeddedEngine:
         progress(0)
         started = time.monotonic()
         written = write_outputs(document.middle, document.model, request.options, output, request.filename)
+        told = (WARNING.format(shards=cut[1]),) if cut else ()
         timings["render"] = round(time.monotonic() - started, 3)
         return ParseReport(
             tier=Tier.FLASH,
@@ -139,7 +153,7 @@ class EmbeddedEngine:
             pages=len(pages) - len(failed),
             failed_pages=tuple(FailedPage(page=page, cause=failed[page]) for page in sorted(failed)),
             files=written.files,
-            warnings=(*warnings_of(request, recognised), *written.warnings),
+            warnings=(*told, *warnings_of(request, recognised), *written.warnings),
             timings=timings,
         )
 
@@ -156,3 +170,7 @@ class EmbeddedEngine:
             return read_pdf_flash(target, method="txt", original_pages=numbers, declared_by=request.source)
         finally:
             target.unlink(missing_ok=True)
+
+
+def _unheard(pages: int) -> None:
+    """Take progress that was told already."""

@@ -31,6 +31,7 @@ from docfleet.options import Method, Tier
 
 if TYPE_CHECKING:
     from docvortex.schema import DocumentProperties
+    from mineru.backend.analysis.contracts import AnalysisResult
     from mineru.config import VlmConfig
     from mineru.types import ModelJson
 
@@ -209,20 +210,32 @@ def _model_of(
     properties: DocumentProperties,
 ) -> ModelJson:
     """MinerU's `doc_analyze` without its document stage, which is due once for all windows together."""
+    from mineru.backend.analysis.pdf.pipeline import analyze_pdf
+
+    result = analyze_pdf(window.data, effort=_EFFORTS[tier], parse_mode=method, vlm_config=vlm)
+    return model_json_of(result, window.numbers, properties)
+
+
+def model_json_of(result: AnalysisResult, numbers: list[int] | None, properties: DocumentProperties) -> ModelJson:
+    """Return MinerU's analysis of a PDF as the ModelJson that its `doc_analyze` makes of it.
+
+    Args:
+        result: of all pages of the PDF, in order.
+        numbers: for each its number in the document; None where they are the document's own.
+        properties: what the file declares.
+    """
     from docvortex.document.pdf.layout import remap_layout_geometry
     from docvortex.schema import DocumentMetadata, Producer
-    from mineru.backend.analysis.pdf.pipeline import analyze_pdf
     from mineru.integrations.docvortex import build_metadata
     from mineru.types import ModelJson
     from mineru.version import __version__
 
-    result = analyze_pdf(window.data, effort=_EFFORTS[tier], parse_mode=method, vlm_config=vlm)
     extensions = build_metadata(effort=result.effort, parse_mode=result.parse_mode)
     if result.layout_geometry is not None:
-        extensions[_layout_name()] = remap_layout_geometry(result.layout_geometry, window.numbers)
+        extensions[_layout_name()] = remap_layout_geometry(result.layout_geometry, numbers)
     return ModelJson(
         pages=result.model_list,
-        page_index_map=window.numbers or [],
+        page_index_map=numbers or [],
         metadata=DocumentMetadata(
             file_suffix="pdf", producer=Producer(name="mineru", version=__version__), document=properties
         ),

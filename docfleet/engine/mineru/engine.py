@@ -13,6 +13,7 @@ from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, 
 from docfleet.engine.mineru.analysis import analyse_windows, gather, page_method, wanted_range, window_starts
 from docfleet.engine.mineru.documents import ParsedDocument, read_flash_only, read_pdf_flash, write_outputs
 from docfleet.engine.mineru.failures import translated
+from docfleet.engine.mineru.flash_shards import WARNING, check_shard, fast_cuts, is_shard, read_shards, write_shard
 from docfleet.engine.mineru.readiness import VLM_TIERS, Readiness
 from docfleet.engine.mineru.shortfalls import warnings_of
 from docfleet.engine.mineru.sources import IMAGE_SUFFIXES, MODEL_SUFFIXES, TextSource, canonical
@@ -75,14 +76,15 @@ class MinerUEngine:
     def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
         """Models read in windows that know nothing of each other: a shard may begin where a window does.
 
-        What flash reads by itself is document-wide and not cut: headings and running headers depend on all pages.
+        What flash reads by itself is document-wide and not cut, unless the caller wants it (`shards=fast`): headings
+        and running headers depend on all pages.
         """
         if canonical(request.suffix) not in MODEL_SUFFIXES:
             return None
         with translated():
             method = page_method(request, request.source.read_bytes())
         if tier is Tier.FLASH and method == "txt":
-            return None
+            return fast_cuts(request, {"method": method})
         pages = request.last_page - request.first_page + 1
         seconds = _MODEL_SECONDS_CPU if self._device == "cpu" else _MODEL_SECONDS
         return Cuts(costs=(seconds,) * pages, starts=window_starts(request), decisions={"method": method})
@@ -90,6 +92,9 @@ class MinerUEngine:
     def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:
         """Raise if the part holds page files, and not each page of the request once."""
         with translated():
+            if is_shard(request):
+                check_shard(request, part)
+                return
             gather(request, [part], (request.first_page, request.last_page))
 
     def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:
@@ -100,6 +105,9 @@ class MinerUEngine:
         readiness = self._readiness
         part.mkdir(parents=True, exist_ok=True)
         if canonical(request.suffix) not in MODEL_SUFFIXES:
+            return
+        if is_shard(request):
+            write_shard(request, part, progress)
             return
         with translated():
             data = request.source.read_bytes()
@@ -122,14 +130,16 @@ class MinerUEngine:
         _ = self._readiness  # raises where nothing is loaded
         output.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        used, document = _document_of(request, tier, parts)
+        cut = read_shards(request, parts)
+        used, document = (tier, cut[0]) if cut else _document_of(request, tier, parts)
         parsed = time.monotonic()
         written = write_outputs(
             document.middle, document.model, request.options, output, title=request.filename or "document"
         )
         rendered = time.monotonic()
         delivered = len(document.middle.pages)
-        warnings = (*warnings_of(request, tier, used, document.middle), *written.warnings)
+        told = (WARNING.format(shards=cut[1]),) if cut else ()
+        warnings = (*told, *warnings_of(request, tier, used, document.middle), *written.warnings)
         progress(request.last_page - request.first_page + 1)
         return ParseReport(
             tier=str(used),
