@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from docfleet.engine.interface import Engine
 from docfleet.errors import TierUnavailable
-from docfleet.options import ParseOptions, Tier
+from docfleet.options import ParseOptions, Tier, parse_options
 
 #: Types whose pages are pictures to a model; for all others the tier does not matter.
 TIERED_SUFFIXES = frozenset({"pdf", "png", "jpg", "jpeg", "tiff", "webp", "bmp", "gif", "jp2"})
@@ -47,6 +47,15 @@ def choose(engines: Sequence[Engine], suffix: str, options: ParseOptions) -> Cho
         warnings = () if given else (f"{suffix} files are always read at tier flash; {wanted} was not used",)
         return _first(engines, suffix, (Tier.FLASH,), options, warnings)
     return _first(engines, suffix, _AUTO_ORDER if wanted is Tier.AUTO else (wanted,), options)
+
+
+def why_not(engines: Sequence[Engine], tier: Tier) -> str:
+    """Return why no engine reads PDFs at this tier here, in one line; empty if one does."""
+    options = parse_options(None)
+    reasons = [(engine.name, engine.missing(tier, "pdf", options)) for engine in engines]
+    if not all(reason for _, reason in reasons):
+        return ""
+    return f"tier {tier}: " + " ".join(f"{name}: {reason}" for name, reason in reasons)
 
 
 def _first(

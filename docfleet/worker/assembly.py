@@ -8,10 +8,13 @@ import time
 from dataclasses import dataclass, field
 
 from docfleet import logs
+from docfleet.engine.choice import why_not
 from docfleet.engine.fingerprint import fingerprint
 from docfleet.engine.interface import EngineContext
 from docfleet.engine.registry import build_engines
 from docfleet.files import DataFolder, remove_tree
+from docfleet.models.records import Source
+from docfleet.options import Tier
 from docfleet.process.groups import lead_group
 from docfleet.process.identity import identify
 from docfleet.records import WorkerReport, WorkerSlot, WorkerState
@@ -90,6 +93,9 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
         settle()
 
     load_with_patience(load, heart)
+    if plan.model_source != Source.EMBEDDED:
+        # Somebody meant to have models: without them documents are read all the same, and `/status` says why.
+        heart.tell(WorkerState.READY, why_not(engines, Tier.BASIC))
     bench = Bench(plan.folder, engines)
     care = Care(claims=store, bench=bench, deadlines=plan.deadlines, max_attempts=plan.max_attempts)
     recycler = Recycler(plan.recycling, store, heart, owner=owner, slot=index)

@@ -32,9 +32,10 @@ _HEAVY = (
     "docvortex.export",
 )
 
-#: Seconds that the models take for a page, roughly: enough to tell how long a shard should be.
-_MODEL_SECONDS_CPU = 10.0
-_MODEL_SECONDS = 0.5
+#: Seconds that models take for a page, before one was measured; and how fast newer pages push older ones out.
+_FIRST_GUESS_CPU = 10.0
+_FIRST_GUESS = 0.5
+_NEWEST_SHARE = 0.2
 
 _BROKEN_PAGE = "the page is damaged and cannot be opened"
 
@@ -46,7 +47,9 @@ class MinerUEngine:
 
     def __init__(self) -> None:
         self._loaded: Readiness | None = None
-        self._device = "cpu"
+        self._first_guess = _FIRST_GUESS_CPU
+        #: Seconds that a page took here lately, by tier.
+        self._page_seconds: dict[Tier, float] = {}
 
     @property
     def version(self) -> str:
@@ -67,7 +70,7 @@ class MinerUEngine:
         readiness = Readiness(context)
         readiness.load()
         self._loaded = readiness
-        self._device = context.device
+        self._first_guess = _FIRST_GUESS_CPU if context.device == "cpu" else _FIRST_GUESS
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
         """Return why such a document cannot be read at this tier here and the remedy, or None. No network."""
@@ -86,7 +89,7 @@ class MinerUEngine:
         if tier is Tier.FLASH and method == "txt":
             return fast_cuts(request, {"method": method})
         pages = request.last_page - request.first_page + 1
-        seconds = _MODEL_SECONDS_CPU if self._device == "cpu" else _MODEL_SECONDS
+        seconds = self._page_seconds.get(tier, self._first_guess)
         return Cuts(costs=(seconds,) * pages, starts=window_starts(request), decisions={"method": method})
 
     def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:
@@ -117,7 +120,7 @@ class MinerUEngine:
         with translated():
             readiness.require(tier, request.options)
             vlm = readiness.vlm_config(request.options) if tier in VLM_TIERS else None
-        analyse_windows(request, data, tier, method, part, progress, vlm)
+        analyse_windows(request, data, tier, method, part, self._timed(tier, progress), vlm)
 
     def finish(
         self, request: ParseRequest, tier: Tier, parts: Sequence[Path], output: Path, progress: Progress
@@ -151,6 +154,20 @@ class MinerUEngine:
             warnings=warnings,
             timings={"document": round(parsed - started, 3), "render": round(rendered - parsed, 3)},
         )
+
+    def _timed(self, tier: Tier, progress: Progress) -> Progress:
+        """Learn from each window what a page costs here: the next document is cut by it."""
+        started = time.monotonic()
+
+        def after_window(pages: int) -> None:
+            nonlocal started
+            seconds = (time.monotonic() - started) / pages
+            known = self._page_seconds.get(tier)
+            self._page_seconds[tier] = seconds if known is None else known + _NEWEST_SHARE * (seconds - known)
+            progress(pages)
+            started = time.monotonic()
+
+        return after_window
 
     @property
     def _readiness(self) -> Readiness:

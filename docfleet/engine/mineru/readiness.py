@@ -9,6 +9,7 @@ from loguru import logger
 
 from docfleet.engine.interface import EngineContext
 from docfleet.engine.mineru.failures import WEIGHTS_REMEDY, short_cause, translated
+from docfleet.engine.mineru.loading import load_small_models, load_vlm
 from docfleet.engine.mineru.sources import canonical
 from docfleet.errors import ConfigurationError, DocfleetError, InvalidOption, TierUnavailable
 from docfleet.options import Method, ParseOptions, Tier
@@ -58,10 +59,10 @@ class Readiness:
         """Load the weights of the best tier that `auto` can take here; a failure becomes a reason of `missing`."""
         if self._small_models_missing() is not None:
             return
-        self._try("small", _load_small_models)
+        self._try("small", load_small_models)
         # A remote VLM may come and go; it is asked when a document needs it.
         if not self._remote_url(None) and "small" not in self._broken and self._vlm_missing(None) is None:
-            self._try("vlm", _load_vlm)
+            self._try("vlm", load_vlm)
 
     def vlm_config(self, options: ParseOptions) -> VlmConfig:
         """Return how the VLM of this document is reached.
@@ -150,21 +151,12 @@ class Readiness:
         from mineru.config import config
         from mineru.model.download import verify_model_repo
 
-        if config.model.source in repo.repos or verify_model_repo(repo).ready:
+        if config.model.source in repo.repos:
             return None
+        found = verify_model_repo(repo)
+        if found.ready:
+            return None
+        if len(found.missing_paths) < len(repo.paths):
+            more = f" and {len(found.missing_paths) - 1} more" if len(found.missing_paths) > 1 else ""
+            return f"Weights {repo.name} lack {found.missing_paths[0]}{more}. {WEIGHTS_REMEDY}"
         return f"Weights {repo.name} are not on this machine. {WEIGHTS_REMEDY}"
-
-
-def _load_small_models() -> None:
-    from mineru.model.registry import small_model_repo
-    from mineru.model.runtime.hybrid import HybridLocalModelContextSingleton
-
-    # All files now, and not the tables' and formulas' in the middle of the first document.
-    small_model_repo().ensure()
-    HybridLocalModelContextSingleton().get_model()
-
-
-def _load_vlm() -> None:
-    from mineru.model.vlm.client import get_vlm_predictor
-
-    get_vlm_predictor()

@@ -1,0 +1,84 @@
+"""Tier basic through the real server, on weights of the tests' own making: cut over workers, and what goes wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny_models
+from tests.mineru_support import files_of
+from tests.model_pages import make_pages
+from tests.model_path import WINDOW, ask, worker_environment
+from tests.serving import Serving, running, stop, wait_ready
+
+PAGES = 20
+FORMATS = "markdown,content_list,middle_json,model_output"
+
+
+def server_environment(models: Path) -> dict[str, str]:
+    return {"MINERU_MODEL_BASE_DIR": str(models), "MINERU_PROCESSING_WINDOW_SIZE": str(WINDOW)}
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    tiny_models.make(tmp_path / "models")
+    return tmp_path / "models"
+
+
+def basic(serving: Serving, source: Path, **options: str) -> dict[str, Any]:
+    response = serving.predict(source.read_bytes(), source.name, 240, tier="basic", **options)
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+def test_a_document_cut_over_two_workers_at_tier_basic_is_what_mineru_makes_of_it_and_a_bad_page_is_left_out(
+    tmp_path: Path, models: Path
+) -> None:
+    source = make_pages(tmp_path / "pages.pdf", PAGES)
+    with running(tmp_path / "data", "--workers", "2", **server_environment(models)) as serving:
+        wait_ready(serving, workers=2)
+        body = basic(serving, source, method="txt", formats=FORMATS)
+        assert (body["status"], body["tier"], body["engine"], body["pages"]) == ("completed", "basic", "mineru", PAGES)
+        shards = [shard for shard in serving.get(f"/jobs/{body['job_id']}")["shards"] if shard["stage"] == "pages"]
+        assert {shard["worker"] for shard in shards} == {0, 1}
+        assert all(shard["first_page"] % WINDOW == 0 for shard in shards)
+
+        # The layout network fails on a page that is black all over.
+        bad = basic(serving, make_pages(tmp_path / "bad.pdf", 5, black={4}), method="txt")
+        assert bad["status"] == "partial"
+        assert [failed["page"] for failed in bad["failed_pages"]] == [4]
+        assert "MinerU gave up" in bad["failed_pages"][0]["cause"]
+        assert [f"Marker{page:03d}" in bad["markdown"] for page in range(5)] == [True] * 4 + [False]
+        # `auto` takes the best tier there is.
+        assert serving.predict(make_pages(tmp_path / "one.pdf", 1).read_bytes(), "one.pdf").json()["tier"] == "basic"
+
+    direct = {"source": str(source), "method": "txt", "output": str(tmp_path / "direct")}
+    ask(worker_environment(models, tmp_path / "home"), ("parse_directly", direct))
+    expected, made = files_of(tmp_path / "direct"), files_of(Path(body["output_dir"]))
+    names = {"markdown.md": "document.md", "middle_json.json": "middle.json"}
+    del expected["structured_content.json"]
+    for name, content in expected.items():
+        assert made[names.get(name, name)] == content, name
+
+
+def test_damaged_weights_leave_a_server_that_reads_at_flash_and_says_why_not_at_basic(
+    tmp_path: Path, models: Path
+) -> None:
+    path = models / tiny_models.REPOSITORY / "Table/unet.onnx"
+    path.write_bytes(path.read_bytes()[:300])
+    source = make_pages(tmp_path / "pages.pdf", 2)
+    with running(tmp_path / "data", "--workers", "1", **server_environment(models)) as serving:
+        refused = serving.predict(source.read_bytes(), source.name, tier="basic")
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "tier_unavailable"
+        assert "Table/unet.onnx" in refused.json()["error"]["message"]
+        (worker,) = serving.workers()
+        assert worker["state"] == "ready"
+        assert "Table/unet.onnx" in worker["detail"]
+        answered = serving.predict(source.read_bytes(), source.name)
+        assert answered.status_code == 200
+        assert answered.json()["tier"] == "flash"
+        assert stop(serving) == 0
