@@ -4,7 +4,7 @@
 and `hang` do what they say; `leak-50` keeps 50 MB for ever; `children` starts a render child that outlives the page,
 as MinerU's pools do.
 `page-3-hang`, `page-3-die`, `page-3-raise`, `page-3-garbage`, `page-3-eat` do it on page 3 (from 0) alone, whoever
-reads it; `cut` lets the document be cut at any page, `cut4` at every fourth.
+reads it; `cut` lets the document be cut at any page, `cut4` at every fourth; `long` without it says how long it takes.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class FaultyEngine:
 
     def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
         found = re.search(r"cut(\d*)", request.filename)
-        if found is None:
-            return None
         pages = range(request.first_page, request.last_page + 1)
+        if found is None:
+            pause = _pause(request)
+            return Cuts(costs=(pause,) * len(pages), starts=frozenset()) if "long" in request.filename else None
         step = int(found[1] or 1)
         return Cuts(
             costs=(_pause(request) or 1.0,) * len(pages),

@@ -106,7 +106,16 @@ def test_claiming_reads_the_queue_from_its_index_alone(path: Path, store: Sqlite
     with closing(opening.connect(path)) as database:
         for name in ("claim_next", "anything_claimable"):
             text = connection.sql(name)
-            names = {"pid": 0, "started": 0, "slot": 0, "now": 0, "patience": 0, "batch_after": 4, "longest": 9}
+            names = {
+                "pid": 0,
+                "started": 0,
+                "slot": 0,
+                "now": 0,
+                "patience": 0,
+                "batch_after": 4,
+                "longest": 9,
+                "id": 0,
+            }
             plan = " ".join(row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {text}", names))
             assert "shards_claimable" in plan
             assert "TEMP B-TREE" not in plan
