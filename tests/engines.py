@@ -40,12 +40,11 @@ class FaultyEngine:
         return None if tier is Tier.FLASH else "only flash."
 
     def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
-        found = re.search(r"cut(\d*)", request.filename)
+        step = _step(request)
         pages = range(request.first_page, request.last_page + 1)
-        if found is None:
+        if "cut" not in request.filename:
             pause = _pause(request)
             return Cuts(costs=(pause,) * len(pages), starts=frozenset()) if "long" in request.filename else None
-        step = int(found[1] or 1)
         return Cuts(
             costs=(_pause(request) or 1.0,) * len(pages),
             starts=frozenset(page for page in pages if page % step == 0),
@@ -67,13 +66,17 @@ class FaultyEngine:
             child = subprocess.Popen([sys.executable, "-c", code])
             (request.source.parent / "child.pid").write_text(str(child.pid))
         lines: list[Any] = []
+        step, done = _step(request), 0
+        (part / "worker").write_text(f"{os.getpid()} {request.decisions.get('decided by')}")
         for page in range(request.first_page, request.last_page + 1):
             if page not in request.skipped:
                 self._misbehave(request)
                 lines.append((page, f"page {page}") if self._read(request, page) else "garbage")
-            progress(1)
-        (part / "lines.json").write_text(json.dumps(lines))
-        (part / "worker").write_text(f"{os.getpid()} {request.decisions.get('decided by')}")
+            (part / "lines.json").write_text(json.dumps(lines))
+            done += 1
+            if (page + 1) % step == 0 or page == request.last_page:
+                progress(done)
+                done = 0
 
     def _read(self, request: ParseRequest, page: int) -> bool:
         found = re.search(r"page-(\d+)-(hang|die|raise|garbage|eat)", request.filename)
@@ -127,6 +130,11 @@ class FaultyEngine:
             failed_pages=request.failed_pages,
             files=("document.md",),
         )
+
+
+def _step(request: ParseRequest) -> int:
+    found = re.search(r"cut(\d+)", request.filename)
+    return int(found[1]) if found else 1
 
 
 def _pause(request: ParseRequest) -> float:

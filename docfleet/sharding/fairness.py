@@ -11,6 +11,12 @@ Two things differ from the paper. A caller who arrives gets the clock's time plu
 self-clocked fair queueing (Golestani, INFOCOM 1994): so short work goes first, and since each arrival moves the clock
 on, an endless row of new callers starves nobody. And what a caller could not use (its only piece was held back) is not
 kept for later.
+
+*Short beside long.* Pages of a long document may be read for a minute at a time, on all workers at once. When a short
+document arrives and nobody is free, whoever has read as many pages as it has delivers those, puts the rest back in its
+old place (its caller is given back what it paid for that) and takes the short one first. So a short document waits for
+the page under way, and a long one gets at least as many pages as each short one that overtakes it. What cannot be cut
+cannot make room: of long pieces of that kind one worker is kept free.
 """
 
 from __future__ import annotations
@@ -22,6 +28,8 @@ WHOLE_TURN = 16
 #: Expected seconds from which on a piece that cannot be cut counts as long: of such pieces one fewer runs at a time
 #: than there are workers, so that one is left for short work. (With one worker nothing can be left.)
 LONG_SECONDS = 5.0
+#: Pages up to which a document is short: who reads pages of a longer one makes room for it, between two pages.
+SHORT_PAGES = 8
 
 
 def arrival_pages(pages: int) -> int:

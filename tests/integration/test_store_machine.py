@@ -222,6 +222,21 @@ class StoreMachine(RuleBasedStateMachine):
             shard.pages_done = max(shard.pages_done, min(pages, shard.pages))
             self.model.jobs[claim.job_id].advance()
 
+    @rule(claim=claims, pages=st.integers(0, 3))
+    def make_room(self, claim: Claim, pages: int) -> None:
+        shard = self.model.held(claim, self.by_id)
+        cut = shard is not None and shard.stage is Stage.PAGES and 0 < pages < shard.pages
+        output = f"{claim.shard_id}-{claim.attempt}"
+        assert self.worker.give_way(claim, pages, output=output) is cut
+        if shard is None or not cut:
+            return
+        job, rest = self.model.jobs[claim.job_id], shard.pages - pages
+        job.shards.append(ModelShard(Stage.PAGES, shard.first + pages, rest, shard.turn, halved=shard.halved))
+        shard.state, shard.output, shard.pages, shard.pages_done = ShardState.DONE, output, pages, pages
+        self.model.callers[job.lane, job.caller].turn -= rest
+        job.advance()
+        self._learn(claim.job_id)
+
     @rule(claim=claims, failed=st.integers(0, 1))
     def complete(self, claim: Claim, failed: int) -> None:
         shard = self.model.held(claim, self.by_id)

@@ -11,7 +11,14 @@ from typing import ClassVar
 
 from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
 from docfleet.engine.mineru.analysis import analyse_windows, gather, page_method, wanted_range, window_starts
-from docfleet.engine.mineru.documents import ParsedDocument, read_flash_only, read_pdf_flash, write_outputs
+from docfleet.engine.mineru.documents import (
+    FINISH_SECONDS,
+    ParsedDocument,
+    newer_speed,
+    read_flash_only,
+    read_pdf_flash,
+    write_outputs,
+)
 from docfleet.engine.mineru.failures import translated
 from docfleet.engine.mineru.readiness import VLM_TIERS, Readiness
 from docfleet.engine.mineru.shortfalls import warnings_of
@@ -46,6 +53,8 @@ class MinerUEngine:
     def __init__(self) -> None:
         self._loaded: Readiness | None = None
         self._device = "cpu"
+        #: Seconds that the document stage took a page here lately.
+        self._page_seconds = FINISH_SECONDS
 
     @property
     def version(self) -> str:
@@ -75,17 +84,21 @@ class MinerUEngine:
     def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
         """Models read in windows that know nothing of each other: a shard may begin where a window does.
 
-        What flash reads by itself is document-wide and not cut: headings and running headers depend on all pages.
+        What flash reads by itself is document-wide and not cut, all of it document stage: headings and running headers
+        depend on all pages.
         """
         if canonical(request.suffix) not in MODEL_SUFFIXES:
             return None
         with translated():
             method = page_method(request, request.source.read_bytes())
-        if tier is Tier.FLASH and method == "txt":
-            return None
         pages = request.last_page - request.first_page + 1
+        finish = pages * self._page_seconds
+        if tier is Tier.FLASH and method == "txt":
+            return Cuts(costs=(0.0,) * pages, starts=frozenset(), finish=finish)
         seconds = _MODEL_SECONDS_CPU if self._device == "cpu" else _MODEL_SECONDS
-        return Cuts(costs=(seconds,) * pages, starts=window_starts(request), decisions={"method": method})
+        return Cuts(
+            costs=(seconds,) * pages, starts=window_starts(request), finish=finish, decisions={"method": method}
+        )
 
     def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:
         """Raise if the part holds page files, and not each page of the request once."""
@@ -129,6 +142,8 @@ class MinerUEngine:
         )
         rendered = time.monotonic()
         delivered = len(document.middle.pages)
+        if canonical(request.suffix) in MODEL_SUFFIXES:
+            self._page_seconds = newer_speed(self._page_seconds, rendered - started, delivered)
         warnings = (*warnings_of(request, tier, used, document.middle), *written.warnings)
         progress(request.last_page - request.first_page + 1)
         return ParseReport(

@@ -12,7 +12,7 @@ from docfleet.records import Claim, ProcessIdentity, ShardPlan, Stage, WorkerRep
 from docfleet.sharding.fairness import LONG_SECONDS
 from docfleet.sharding.verdicts import Verdict
 from docfleet.store.sqlite.connection import Database, first
-from docfleet.store.sqlite.endings import deliver, fail_job
+from docfleet.store.sqlite.endings import deliver, fail_job, record_speed
 from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.plans import enter_shards, take_turn
 from docfleet.store.sqlite.rows import claim_from, lease_values, to_json, worker_values
@@ -38,13 +38,13 @@ class SqliteClaims(Database):
         with self._writing(durable=False) as connection:
             connection.execute(sql("announce"), values)
 
-    def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
+    def claim(self, owner: ProcessIdentity, slot: int, *, short_first: bool = False) -> Claim | None:
         """Take the next shard of the lane whose turn it is; a document stage once its page stage is done."""
         now = self._clock()
         if not self._rows("anything_claimable", now=now):
             return None
         with self._writing(durable=False) as connection:
-            shard = self._take(connection, owner, slot, now)
+            shard = self._take(connection, owner, slot, now, short_first=short_first)
             if shard is None:
                 return None
             connection.execute(sql("start_job"), {"job": shard["job"], "now": now})
@@ -101,13 +101,14 @@ class SqliteClaims(Database):
             return end_attempt(connection, _lease(claim), to_json(error), retries, self._clock())
 
     def _take(
-        self, connection: sqlite3.Connection, owner: ProcessIdentity, slot: int, now: float
+        self, connection: sqlite3.Connection, owner: ProcessIdentity, slot: int, now: float, *, short_first: bool
     ) -> sqlite3.Row | None:
         values = {"pid": owner.pid, "started": owner.started, "slot": slot, "now": now}
         values |= {"patience": _PATIENCE, "batch_after": BATCH_AFTER}
-        shard = first(
-            connection, "claim_next", **values, longest=LONG_SECONDS if _is_reserved(connection) else _ANY_LENGTH
-        )
+        values["longest"] = LONG_SECONDS if _is_reserved(connection) else _ANY_LENGTH
+        shard = first(connection, "claim_next", **values, shortness=1) if short_first else None
+        if shard is None:
+            shard = first(connection, "claim_next", **values, shortness=0)
         # Whoever takes something up has let go of what was taken from it.
         connection.execute(sql("let_go"), {"pid": owner.pid, "started": owner.started})
         if shard is not None:
@@ -133,6 +134,26 @@ class SqliteClaims(Database):
         """Deliver a shard, durably; the whole or document stage's output and report become the job's."""
         with self._writing(durable=True) as connection:
             return deliver(connection, _lease(claim), output=output, report=report, now=self._clock())
+
+    def short_waits(self, claim: Claim, pages_done: int) -> bool:
+        """Return whether the holder of page shard `claim` should make room for a short document. Takes no lock."""
+        left = claim.last_page - claim.first_page + 1 - pages_done
+        values = {"shard": claim.shard_id, "now": self._clock(), "most": min(pages_done, left)}
+        return bool(self._rows("short_waits", **values))
+
+    def give_way(self, claim: Claim, pages: int, *, output: str) -> bool:
+        """Deliver the first pages of a page shard, durably, and queue the rest in its old turn."""
+        now, rest = self._clock(), claim.last_page - claim.first_page + 1 - pages
+        with self._writing(durable=True) as connection:
+            values = {**_lease(claim), "pages": pages, "output": output, "now": now}
+            shard = first(connection, "deliver_so_far", **values)
+            if shard is None:
+                return False
+            connection.execute(sql("queue_rest"), {"shard": claim.shard_id, "last_page": claim.last_page})
+            connection.execute(sql("refund_caller"), {"caller": shard["caller"], "pages": rest})
+            record_speed(connection, pages, now)
+            connection.execute(sql("advance_job"), {"job": shard["job"]})
+        return True
 
     def fail(self, claim: Claim, error: dict[str, Any]) -> bool:
         """End a shard and its job with an error, durably; the job's other shards end too."""

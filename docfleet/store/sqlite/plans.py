@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from docfleet.records import Lane, ShardPlan, Stage
 from docfleet.sharding.cutting import turns
-from docfleet.sharding.fairness import arrival_pages, charge
+from docfleet.sharding.fairness import SHORT_PAGES, arrival_pages, charge
 from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.rows import text
 from docfleet.store.sqlite.statements import sql
@@ -51,6 +51,7 @@ def enter_shards(connection: sqlite3.Connection, job: int, plans: Sequence[Shard
             "ready": int(plan.stage is not Stage.DOCUMENT),
             "turn": turn,
             "seconds": plan.seconds,
+            "short": SHORT_PAGES,
         }
         for plan, turn in zip(plans, turns(plans, since), strict=True)
     ]

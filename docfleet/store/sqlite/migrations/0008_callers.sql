@@ -18,6 +18,8 @@ ALTER TABLE jobs ADD COLUMN caller INTEGER;
 ALTER TABLE shards ADD COLUMN caller INTEGER NOT NULL DEFAULT 0;
 -- Expected seconds of a piece that cannot be cut; 0 where that is not known, or where it can be.
 ALTER TABLE shards ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+-- Whether its document is short: long ones give way to it between two of their pages.
+ALTER TABLE shards ADD COLUMN short INTEGER NOT NULL DEFAULT 0;
 
 -- Who sent what is under way was not kept: one caller without a name has sent it all.
 INSERT INTO callers (lane, name, turn, clock, open)
@@ -30,8 +32,9 @@ WHERE state IN ('queued', 'running');
 
 DROP INDEX shards_claimable;
 CREATE INDEX shards_claimable
-ON shards (caller, turn, job, first_page, last_page, stage, not_before, avoid_slot, seconds, lane)
+ON shards (caller, turn, job, first_page, last_page, stage, not_before, avoid_slot, seconds, lane, short)
 WHERE state = 'queued' AND ready = 1;
+CREATE INDEX shards_short ON shards (caller, turn, job) WHERE state = 'queued' AND ready = 1 AND short = 1;
 DROP INDEX shards_whole_held;
 CREATE INDEX shards_long_held ON shards (seconds) WHERE state = 'running' AND seconds > 0;
 

@@ -11,7 +11,7 @@ WITH due AS NOT MATERIALIZED (
     WHERE state = 'queued' AND ready = 1 AND not_before <= :now AND (
         avoid_slot IS NULL OR avoid_slot <> :slot OR not_before + :patience <= :now
         OR NOT EXISTS (SELECT 1 FROM workers WHERE slot <> :slot AND state IN ('ready', 'busy'))
-    ) AND seconds < :longest
+    ) AND seconds < :longest AND short >= :shortness
 )
 UPDATE shards
 SET state = 'running', attempt = attempt + 1, pages_done = 0, owner_pid = :pid, owner_started = :started,
@@ -35,6 +35,38 @@ SELECT
     (SELECT count(*) FROM workers WHERE state IN ('ready', 'busy')) AS workers
 
 -- The caller's turn moves on; what it could have had before now is not kept for it.
+-- A short document that waits while nobody is free, and for whom the holder of a long document's pages should make
+-- room: it has read as many pages as the short one has, and has as many left. Its caller is not ahead of the holder's.
+-- name: short_waits
+WITH own AS (
+    SELECT shards.job, shards.lane, shards.caller, callers.turn, worker_index AS slot
+    FROM shards JOIN callers ON callers.id = shards.caller
+    WHERE shards.id = :shard
+)
+SELECT 1 FROM own, shards INDEXED BY shards_short
+    JOIN jobs ON jobs.number = shards.job JOIN callers ON callers.id = shards.caller
+WHERE shards.state = 'queued' AND shards.ready = 1 AND shards.short = 1
+    AND shards.not_before <= :now AND (shards.avoid_slot IS NULL OR shards.avoid_slot <> own.slot)
+    AND shards.job <> own.job AND jobs.wanted <= :most
+    AND (shards.lane = 'interactive' OR own.lane = 'batch')
+    AND (shards.lane <> own.lane OR shards.caller = own.caller OR callers.turn <= own.turn)
+    AND NOT EXISTS (SELECT 1 FROM workers WHERE state = 'ready')
+LIMIT 1
+
+-- The pages that were read are delivered as a shard of their own; the rest is taken up again in its old turn.
+-- name: deliver_so_far
+UPDATE shards
+SET state = 'done', last_page = first_page + :pages - 1, pages_done = :pages, finished_at = :now, output = :output,
+    report = '{}', error = NULL
+WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
+    AND stage = 'pages' AND :pages BETWEEN 1 AND last_page - first_page
+RETURNING job, caller
+
+-- name: queue_rest
+INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, halved, lane, caller, short)
+SELECT job, stage, last_page + 1, :last_page, 'queued', 1, turn, halved, lane, caller, short
+FROM shards WHERE id = :shard
+
 -- name: charge_caller
 UPDATE callers SET
     turn = max(turn, (SELECT clock FROM lanes WHERE lanes.lane = callers.lane)) + :pages, clock = max(clock, :turn)

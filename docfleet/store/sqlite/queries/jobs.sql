@@ -6,8 +6,9 @@ INSERT INTO jobs (id, state, filename, suffix, size, sha256, pages, options, cre
 VALUES (:id, 'queued', :filename, :suffix, :size, :sha256, :pages, :options, :now, :lane, :wanted, :kept, :caller)
 
 -- name: insert_shard
-INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, seconds, lane, caller)
-SELECT :job, :stage, :first_page, :last_page, 'queued', :ready, :turn, :seconds, lane, coalesce(caller, 0)
+INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, seconds, lane, caller, short)
+SELECT :job, :stage, :first_page, :last_page, 'queued', :ready, :turn, :seconds, lane, coalesce(caller, 0),
+    wanted <= :short
 FROM jobs WHERE number = :job
 
 -- name: job
