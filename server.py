@@ -103,7 +103,7 @@ def run(settings: Settings) -> int:
         api_life=ApiLife(settings=settings, folder=folder, slots=fleet.workers.slots, facts=fleet.facts),
         grace_seconds=settings.grace_seconds,
     )
-    return server.serve(host=settings.host, port=settings.port)
+    return server.serve(host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,8 @@ class ShardPlan:
     stage: Stage
     first_page: int
     last_page: int
+    #: Expected seconds of a piece that cannot be cut; 0 where that is not known, or where it can be.
+    seconds: float = 0.0
 
     @property
     def pages(self) -> int:

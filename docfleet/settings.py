@@ -84,6 +84,9 @@ class Settings(BaseModel):
         2000, ge=1, le=1_000_000, description="documents accepted and not done; over it new ones get 429"
     )
     admission_wait: float = Field(30, ge=0, le=600, description="seconds /predict waits for room before it says 429")
+    trusted_proxies: Words = Field(
+        (), description="addresses or networks of proxies whose X-Forwarded-For is believed; by default nobody's"
+    )
     idempotency_hours: float = Field(24, gt=0, le=8760, description="hours that an Idempotency-Key is remembered")
     min_free_disk_mb: int = Field(512, ge=32, description="MB of the disk left free; with less, documents get 507")
     stale_seconds: float = Field(60, ge=5, description="a worker silent for this long is killed and replaced")

@@ -4,7 +4,7 @@
 and `hang` do what they say; `leak-50` keeps 50 MB for ever; `children` starts a render child that outlives the page,
 as MinerU's pools do.
 `page-3-hang`, `page-3-die`, `page-3-raise`, `page-3-garbage`, `page-3-eat` do it on page 3 (from 0) alone, whoever
-reads it; `cut` lets the document be cut at any page, `cut4` at every fourth.
+reads it; `cut` lets the document be cut at any page, `cut4` at every fourth; `long` without it says how long it takes.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class FaultyEngine:
         return None if tier is Tier.FLASH else "only flash."
 
     def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
-        found = re.search(r"cut(\d*)", request.filename)
-        if found is None:
-            return None
+        step = _step(request)
         pages = range(request.first_page, request.last_page + 1)
-        step = int(found[1] or 1)
+        if "cut" not in request.filename:
+            pause = _pause(request)
+            return Cuts(costs=(pause,) * len(pages), starts=frozenset()) if "long" in request.filename else None
         return Cuts(
             costs=(_pause(request) or 1.0,) * len(pages),
             starts=frozenset(page for page in pages if page % step == 0),
@@ -66,13 +66,17 @@ class FaultyEngine:
             child = subprocess.Popen([sys.executable, "-c", code])
             (request.source.parent / "child.pid").write_text(str(child.pid))
         lines: list[Any] = []
+        step, done = _step(request), 0
+        (part / "worker").write_text(f"{os.getpid()} {request.decisions.get('decided by')}")
         for page in range(request.first_page, request.last_page + 1):
             if page not in request.skipped:
                 self._misbehave(request)
                 lines.append((page, f"page {page}") if self._read(request, page) else "garbage")
-            progress(1)
-        (part / "lines.json").write_text(json.dumps(lines))
-        (part / "worker").write_text(f"{os.getpid()} {request.decisions.get('decided by')}")
+            (part / "lines.json").write_text(json.dumps(lines))
+            done += 1
+            if (page + 1) % step == 0 or page == request.last_page:
+                progress(done)
+                done = 0
 
     def _read(self, request: ParseRequest, page: int) -> bool:
         found = re.search(r"page-(\d+)-(hang|die|raise|garbage|eat)", request.filename)
@@ -126,6 +130,11 @@ class FaultyEngine:
             failed_pages=request.failed_pages,
             files=("document.md",),
         )
+
+
+def _step(request: ParseRequest) -> int:
+    found = re.search(r"cut(\d+)", request.filename)
+    return int(found[1]) if found else 1
 
 
 def _pause(request: ParseRequest) -> float:

@@ -19,7 +19,8 @@ from docfleet.options import ParseOptions, Tier
 from docfleet.records import FailedPage
 from docfleet.sharding.cutting import Cuts
 
-#: Called with the number of pages finished since the last call. May raise to stop the work.
+#: Called with the number of pages finished since the last call. May raise to stop the work. In the page stage it is
+#: called where a shard may begin next (`Cuts.starts`), and when it raises, the part holds the pages told of so far.
 Progress = Callable[[int], None]
 
 

@@ -54,8 +54,15 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
     def verify_worker_status(self) -> None:
         """Do not wait: the doors open at once and `/readyz` tells. LitServe would wait for ever if all crash."""
 
-    def serve(self, *, host: str, port: int) -> int:
-        """Run until a signal, or until the server cannot go on. Return the exit status."""
+    def serve(self, *, host: str, port: int, trusted_proxies: Sequence[str] = ()) -> int:
+        """Run until a signal, or until the server cannot go on. Return the exit status.
+
+        Args:
+            host: address to listen on.
+            port: port to listen on.
+            trusted_proxies: addresses and networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+                Uvicorn by itself believes everybody on this machine, and whom FORWARDED_ALLOW_IPS names.
+        """
         self.ending.install()
         try:
             self.run(
@@ -65,6 +72,8 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
                 log_level="warning",
                 generate_client_file=False,
                 access_log=False,
+                proxy_headers=bool(trusted_proxies),
+                forwarded_allow_ips=",".join(trusted_proxies),
             )
         except KeyboardInterrupt:
             pass

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from docfleet.records import ShardPlan, Stage
+from docfleet.sharding.fairness import WHOLE_TURN
 
 #: Seconds of work below which a shard is not worth its hand-over (claim, open the document, deliver: some 50 ms).
 SHORTEST = 1.0
@@ -31,8 +32,15 @@ class Cuts:
     costs: tuple[float, ...]
     #: Pages, counted from 0 in the document, at which a shard may begin. The first of the range need not be named.
     starts: frozenset[int]
+    #: Expected seconds of the document stage, which is never cut.
+    finish: float = 0.0
     #: What the engine decided once for the whole document; every shard's request carries it. JSON.
     decisions: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Expected seconds of the document in one piece."""
+        return sum(self.costs) + self.finish
 
 
 def cut(cuts: Cuts, first_page: int, workers: int) -> list[ShardPlan]:
@@ -64,7 +72,8 @@ def cut(cuts: Cuts, first_page: int, workers: int) -> list[ShardPlan]:
     if len(ranges) == 1:
         return []
     shards = [ShardPlan(stage=Stage.PAGES, first_page=first, last_page=last) for first, last in ranges]
-    return [*shards, ShardPlan(stage=Stage.DOCUMENT, first_page=first_page, last_page=last_page)]
+    document = ShardPlan(stage=Stage.DOCUMENT, first_page=first_page, last_page=last_page, seconds=cuts.finish)
+    return [*shards, document]
 
 
 def halves(first_page: int, last_page: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -76,29 +85,25 @@ def halves(first_page: int, last_page: int) -> tuple[tuple[int, int], tuple[int,
 def turns(plans: Sequence[ShardPlan], now: int) -> list[int]:
     """Return when each shard's turn comes: self-clocked fair queueing, counted in pages.
 
-    A lane's clock stands at the turn of the shard that was claimed from it last. A piece that arrives gets the clock's
-    time plus its own pages, so that short work goes first; and since the clock goes on with every claim, nothing waits
+    A caller's clock stands at the turn of its shard that was claimed last. A piece that arrives gets the clock's time
+    plus its own pages, so that short work goes first; and since the clock goes on with every claim, nothing waits
     for ever behind newer short work. Shards of one document follow each other in turn, so that documents interleave.
     The document stage has the turn of its arrival: what is nearly finished is finished.
 
     Args:
         plans: the shards of one document in page order.
-        now: where the clock stands.
+        now: where the caller's clock stands.
     """
     found, pages = [], 0
     for plan in plans:
         if plan.stage is Stage.DOCUMENT:
             found.append(now)
         elif plan.stage is Stage.WHOLE:
-            found.append(now + min(plan.pages, _WHOLE_TURN))
+            found.append(now + min(plan.pages, WHOLE_TURN))
         else:
             pages += plan.pages
             found.append(now + pages)
     return found
-
-
-#: A document that nobody has looked into yet may be cut when it is: its length counts only so far.
-_WHOLE_TURN = 16
 
 
 def _target(left: float, workers: int) -> float:

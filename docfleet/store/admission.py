@@ -43,6 +43,8 @@ class Terms:
     """On which terms a document is accepted."""
 
     lane: Lane = Lane.INTERACTIVE
+    #: Who sent it: callers take turns. Known to the store while the caller has work under way; never shown.
+    caller: str = ""
     #: None: accepted however much there is to do.
     limits: Limits | None = None
     #: The caller's Idempotency-Key, made unique for each document of the request.

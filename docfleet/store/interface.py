@@ -66,14 +66,16 @@ class Claims(Changes, Protocol):
         """
         ...
 
-    def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
+    def claim(self, owner: ProcessIdentity, slot: int, *, short_first: bool = False) -> Claim | None:
         """Take the next shard, or None. The shard belongs to `owner` until it ends or the lease is returned.
 
-        The interactive lane first, though every fifth claim is the batch lane's if it has any. Within a lane the order
-        is that of `docfleet.sharding.cutting.turns`; among equals the oldest job first, then page order. A document
-        stage comes only when all page shards of its job have ended. A shard that failed waits for its delay, and then
-        goes to another slot than before if one takes it. Of documents in one piece of 50 pages and more, one worker
-        fewer than there are reads at a time. Asking in vain takes no write lock.
+        The interactive lane first, though every fifth claim is the batch lane's if it has any. Within a lane callers
+        take turns (`docfleet.sharding.fairness`), and within a caller documents (`docfleet.sharding.cutting.turns`);
+        among equals the oldest job first, then page order. A document stage comes only when all page shards of its job
+        have ended. A shard that failed waits for its delay, and then goes to another slot than before if one takes it.
+        Of pieces that cannot be cut and take `LONG_SECONDS` or more, one fewer runs at a time than there are workers,
+        if there are several. Asking in vain takes no write lock. With `short_first` a shard of a short document
+        (`SHORT_PAGES`) is taken before all others, if there is one.
         """
         ...
 
@@ -95,6 +97,19 @@ class Claims(Changes, Protocol):
 
         Returns:
             False if the lease was lost: nothing was changed.
+        """
+        ...
+
+    def keep_whole(self, claim: Claim, seconds: float) -> bool:
+        """Say that a held whole shard is not cut, and how long it will take.
+
+        Args:
+            claim: of a whole shard of which nothing was read yet.
+            seconds: expected, on this worker.
+
+        Returns:
+            False: do not read it. As many long ones as may are being read, so it waits in the queue again, and this
+            attempt does not count; or the lease was lost.
         """
         ...
 
@@ -129,6 +144,28 @@ class Claims(Changes, Protocol):
 
         Returns:
             False if the lease was lost: nothing was recorded and the caller removes its output.
+        """
+        ...
+
+    def short_waits(self, claim: Claim, pages_done: int) -> bool:
+        """Return whether a page shard's holder should make room for a short document (`docfleet.sharding.fairness`).
+
+        Args:
+            claim: of a page shard.
+            pages_done: pages of it that were read.
+        """
+        ...
+
+    def give_way(self, claim: Claim, pages: int, *, output: str) -> bool:
+        """Deliver the first `pages` pages of a held page shard, durably, and queue the rest of it; this ends the lease.
+
+        Args:
+            claim: of a page shard.
+            pages: at least 1, and fewer than it has.
+            output: folder of what was read, relative to the data folder.
+
+        Returns:
+            False if the lease was lost: nothing was recorded.
         """
         ...
 

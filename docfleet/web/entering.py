@@ -18,6 +18,7 @@ from docfleet.intake.spool import Upload
 from docfleet.records import Job
 from docfleet.store.admission import Terms
 from docfleet.web.admission import LONGEST_WAIT, Patience
+from docfleet.web.callers import caller_of
 from docfleet.web.doors import Doors
 from docfleet.web.problems import incident
 from docfleet.web.readiness import nobody_can_serve
@@ -47,7 +48,7 @@ class Entering:
 
         Args:
             request: its body must not have been read.
-            terms: on which they come in, but for the key.
+            terms: on which they come in, but for the key, the bounds and the caller.
             wait: seconds to wait for room unless the caller says otherwise.
 
         Raises:
@@ -57,7 +58,7 @@ class Entering:
         await self._refuse_if_hopeless()
         key = _key_of(request)
         admission = self._doors.admission
-        terms = replace(terms, limits=admission.limits, key_seconds=self._doors.key_seconds)
+        terms = replace(terms, limits=admission.limits, key_seconds=self._doors.key_seconds, caller=caller_of(request))
         patience = admission.patience(_wait_of(request, wait))
         try:
             entered = await self._enter_all(request, terms, key, patience)

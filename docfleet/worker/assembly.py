@@ -22,6 +22,7 @@ from docfleet.sharding.deadlines import Deadlines
 from docfleet.store.sqlite import open_store
 from docfleet.worker.bench import Bench
 from docfleet.worker.care import Care
+from docfleet.worker.courtesy import Courtesy
 from docfleet.worker.heart import Heart
 from docfleet.worker.memory import settle
 from docfleet.worker.recycling import Recycler, RecyclingLimits
@@ -96,7 +97,7 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
     if plan.model_source != Source.EMBEDDED:
         # Somebody meant to have models: without them documents are read all the same, and `/status` says why.
         heart.tell(WorkerState.READY, why_not(engines, Tier.BASIC))
-    bench = Bench(plan.folder, engines)
+    bench = Bench(plan.folder, engines, Courtesy(store))
     care = Care(claims=store, bench=bench, deadlines=plan.deadlines, max_attempts=plan.max_attempts)
     recycler = Recycler(plan.recycling, store, heart, owner=owner, slot=index)
     rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, recycler=recycler, owner=owner, slot=index)

@@ -20,6 +20,7 @@ from docfleet.options import ParseOptions
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import Cuts
 from docfleet.store.reuse import Following, hand_on
+from docfleet.worker.courtesy import Courtesy, MakeRoom
 
 #: Called with the pages finished so far in this shard.
 PagesDone = Callable[[int], None]
@@ -42,14 +43,24 @@ class Outcome:
     output: Path
     #: None after a page stage: its parts are the engine's business.
     report: ParseReport | None
+    #: Pages of the shard that were read, where it made room for a short document before its end.
+    made_room_after: int | None = None
 
 
 class Bench:
     """The steps, over the engines of this worker."""
 
-    def __init__(self, folder: DataFolder, engines: Sequence[Engine]) -> None:
+    def __init__(self, folder: DataFolder, engines: Sequence[Engine], courtesy: Courtesy | None = None) -> None:
+        """Make a bench.
+
+        Args:
+            folder: where documents, parts and results lie.
+            engines: loaded, in order of preference.
+            courtesy: asked between pages whether a short document should go first; None: none ever does.
+        """
         self._folder = folder
         self._engines = engines
+        self._courtesy = courtesy
 
     def decode(self, claim: Claim) -> Work:
         """Turn a claim into a validated parse request and choose who reads it.
@@ -78,15 +89,15 @@ class Bench:
             DocfleetError: the document cannot be parsed; another attempt would meet the same.
         """
         claim = work.claim
-        progress = _Progress(claim.last_page - claim.first_page + 1, pages_done)
+        progress = _Progress(claim, pages_done, self._courtesy)
         if claim.stage is Stage.DOCUMENT:
             parts = [self._folder.absolute(part) for part in claim.parts]
             return self._finish(work, parts, progress)
         part = self._folder.part(claim.job_id, claim.shard_id, claim.attempt)
-        self._read(work, part, progress)
+        made_room_after = self._read(work, part, progress)
         if claim.stage is Stage.PAGES:
             sync_tree(part, self._folder.job(claim.job_id))
-            return Outcome(part, None)
+            return Outcome(part, None, made_room_after)
         if claim.stage is Stage.PROBE:
             # Inside the part: two probes of a document may have the same number of attempt.
             return Outcome(self._finish(work, [part], progress, part / "probe").output, None)
@@ -131,17 +142,23 @@ class Bench:
         """Remove all files of a job that failed: its row keeps the cause, nobody can use the rest."""
         remove_tree(self._folder.job(claim.job_id))
 
-    def _read(self, work: Work, part: Path, progress: _Progress) -> None:
+    def _read(self, work: Work, part: Path, progress: _Progress) -> int | None:
         remove_tree(part)
         part.mkdir(parents=True)
         engine, request = work.choice.engine, work.request
-        engine.read_pages(request, work.choice.tier, part, progress.add)
+        made_room_after = None
+        try:
+            engine.read_pages(request, work.choice.tier, part, progress.add)
+        except MakeRoom as short:
+            made_room_after = short.pages
+            request = replace(request, last_page=request.first_page + short.pages - 1)
         try:
             engine.check(request, work.choice.tier, part)
         except Exception as exc:
             logger.opt(exception=exc).warning("job {}: an unusable part", work.claim.job_id)
             first, last = request.first_page + 1, request.last_page + 1
             raise ParseFailed(f"What engine {engine.name} made of pages {first}-{last} cannot be used.") from exc
+        return made_room_after
 
     def _finish(self, work: Work, parts: Sequence[Path], progress: _Progress, output: Path | None = None) -> Outcome:
         output = output or self._folder.result(work.claim.job_id, work.claim.attempt)
@@ -164,11 +181,15 @@ def _options_of(claim: Claim) -> ParseOptions:
 class _Progress:
     """Counts pages towards a shard's total; both stages of a whole document may report the same page."""
 
-    def __init__(self, total: int, tell: PagesDone) -> None:
-        self._total = total
+    def __init__(self, claim: Claim, tell: PagesDone, courtesy: Courtesy | None) -> None:
+        self._claim = claim
+        self._total = claim.last_page - claim.first_page + 1
         self._done = 0
         self._tell = tell
+        self._courtesy = courtesy
 
     def add(self, pages: int) -> None:
         self._done = min(self._total, self._done + pages)
         self._tell(self._done)
+        if self._courtesy is not None and pages:
+            self._courtesy.between_pages(self._claim, self._done)

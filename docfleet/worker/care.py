@@ -18,7 +18,7 @@ from docfleet.worker.bench import Bench, Work
 
 
 class Cut(Enum):
-    """The shard gave way to the shards that it was cut into."""
+    """The shard gave way to the shards that it was cut into, or waits again."""
 
     CUT = "cut"
 
@@ -36,7 +36,7 @@ class Care:
         self._max_attempts = max_attempts
 
     def prepared(self, work: Work) -> Work | None:
-        """Set the deadline and decide whether the document is cut. None: it was, and the lease is over.
+        """Set the deadline and decide whether the document is cut. None: it was, or must wait; the lease is over.
 
         Engines live in workers, so the first worker to claim a document asks where it may be cut. What it learns on
         the way goes along: to the shards, or into the work at hand.
@@ -55,6 +55,9 @@ class Care:
         shards = cut(cuts, claim.first_page, max(1, self._claims.serving()))
         if shards and self._claims.split(claim, shards, cuts.decisions):
             logger.info("job {}: {} pages cut into {} shards", claim.job_id, pages, len(shards) - 1)
+            return None
+        if not self._claims.keep_whole(claim, cuts.seconds):
+            logger.info("job {}: some {:.0f} s in one piece; it waits for its turn", claim.job_id, cuts.seconds)
             return None
         return replace(work, request=replace(work.request, decisions=cuts.decisions))
 

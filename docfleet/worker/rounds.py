@@ -78,6 +78,8 @@ class Rounds:
         self._slot = slot
         self._looked_at = 0.0
         self._worked_at = 0.0
+        #: Whether the next claim is for the short document that room was just made for.
+        self._short_first = False
 
     def serve(self, steps: Steps) -> None:
         """Work until this process is to be replaced; it holds nothing then."""
@@ -102,7 +104,8 @@ class Rounds:
         if not self._claims.changed() and now - self._looked_at < LOOK_ANYWAY:
             return None
         self._looked_at = now
-        claim = self._claims.claim(self._owner, self._slot)
+        short_first, self._short_first = self._short_first, False
+        claim = self._claims.claim(self._owner, self._slot, short_first=short_first)
         if claim is not None:
             # There may be more than one: look again right after this one.
             self._looked_at = 0.0
@@ -116,8 +119,8 @@ class Rounds:
             outcome = self._attempt(steps, claim)
             cut = outcome is CUT
             if isinstance(outcome, Outcome):
-                made, report = self._bench.relative(outcome.output), steps.encode_response(outcome)
-                delivered = _insist(partial(self._claims.complete, claim, output=made, report=report))
+                report = steps.encode_response(outcome)
+                delivered = _insist(partial(self._deliver, claim, outcome, report))
         except Exception:
             logger.exception("job {} attempt {} could not be delivered", claim.job_id, claim.attempt)
         finally:
@@ -132,6 +135,13 @@ class Rounds:
             self._heart.release(delivered=delivered)
         if delivered:
             self._log(claim, time.perf_counter() - started)
+
+    def _deliver(self, claim: Claim, outcome: Outcome, report: dict[str, Any]) -> bool:
+        output, pages = self._bench.relative(outcome.output), outcome.made_room_after
+        if pages is None:
+            return self._claims.complete(claim, output=output, report=report)
+        self._short_first = True
+        return self._claims.give_way(claim, pages, output=output)
 
     def _let_go(self, claim: Claim) -> None:
         # Without this the supervisor would kill a worker that has long been free. Claiming says it too.

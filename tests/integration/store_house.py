@@ -32,11 +32,13 @@ def accept(store: Store, *plans: ShardPlan, pages: int = 3, terms: Terms = DEFAU
     return store.accept(new_job_id(), a_document(pages), ParseOptions(), plans, terms)
 
 
-def accept_cut(store: Store, *ranges: tuple[int, int]) -> Job:
+def accept_cut(store: Store, *ranges: tuple[int, int], terms: Terms = DEFAULT) -> Job:
     """Accept a job of page shards over `ranges` and the document shard over all of them."""
     plans = [ShardPlan(stage=Stage.PAGES, first_page=first, last_page=last) for first, last in ranges]
     last = max(last for _, last in ranges)
-    return accept(store, *plans, ShardPlan(stage=Stage.DOCUMENT, first_page=0, last_page=last), pages=last + 1)
+    return accept(
+        store, *plans, ShardPlan(stage=Stage.DOCUMENT, first_page=0, last_page=last), pages=last + 1, terms=terms
+    )
 
 
 def must_claim(store: Store, owner: ProcessIdentity = ME) -> Claim:

@@ -13,10 +13,11 @@ import pytest
 
 from docfleet.errors import Busy, Cancelled, KeyReused
 from docfleet.records import JobState, Lane, ShardPlan, ShardState, Stage, WorkerReport, WorkerState
+from docfleet.sharding.fairness import LONG_SECONDS
 from docfleet.store.admission import Backlog, JobFilter, Limits, Terms, refusal
 from docfleet.store.sqlite import SqliteStore, open_store, opening
 from docfleet.store.sqlite.schema import migrations, upgrade
-from tests.integration.store_house import ME, OTHER, accept, accept_cut, job_of, must_claim, report
+from tests.integration.store_house import LOST, ME, OTHER, accept, accept_cut, job_of, must_claim, report
 
 STOPPED = Cancelled("The job was cancelled.").record()
 ROOM = Terms(limits=Limits(pages=10, jobs=100))
@@ -146,13 +147,45 @@ def test_the_interactive_lane_goes_first_and_the_batch_lane_never_starves(store:
 def test_of_long_documents_in_one_piece_never_so_many_are_read_that_no_worker_is_left(store: SqliteStore) -> None:
     for slot in range(3):
         store.announce(WorkerReport(slot=slot, identity=ME, device="cpu", state=WorkerState.READY))
-    for _ in range(4):
-        accept(store, pages=50)
-    assert store.claim(ME, 0)
-    assert store.claim(OTHER, 1)
+    long = [accept(store, pages=50).id for _ in range(4)]
+    assert [store.keep_whole(must_claim(store), LONG_SECONDS) for _ in long] == [True, True, False, False]
+    assert [store.job(job).state for job in long] == [JobState.RUNNING] * 2 + [JobState.QUEUED] * 2  # type: ignore[union-attr]
     assert store.claim(ME, 2) is None
-    short = accept(store, pages=49)
-    assert must_claim(store).job_id == short.id
+    short = accept(store, pages=350)
+    claim = must_claim(store)
+    assert claim.job_id == short.id
+    assert store.keep_whole(claim, LONG_SECONDS - 0.1)
+    first, second = (lease for lease in store.leases() if lease.job_id != short.id)
+    for lease in (first, second):
+        store.give_back(lease, cause=LOST, max_attempts=3, delay=1000)
+    waited = [must_claim(store) for _ in range(2)]
+    assert [(claim.job_id, claim.attempt) for claim in waited] == [(long[2], 1), (long[3], 1)]
+    assert all(store.keep_whole(claim, LONG_SECONDS) for claim in waited)
+
+
+def test_a_worker_that_is_alone_reads_long_documents_too(store: SqliteStore) -> None:
+    store.announce(WorkerReport(slot=0, identity=ME, device="cpu", state=WorkerState.READY))
+    accept(store, pages=50)
+    assert store.keep_whole(must_claim(store), 1000.0)
+
+
+def test_a_long_document_stage_counts_as_a_long_piece(store: SqliteStore) -> None:
+    for slot in range(2):
+        store.announce(WorkerReport(slot=slot, identity=ME, device="cpu", state=WorkerState.READY))
+    job = accept(store, pages=4)
+    plans = [ShardPlan(stage=Stage.PAGES, first_page=page, last_page=page) for page in range(4)]
+    plans.append(ShardPlan(stage=Stage.DOCUMENT, first_page=0, last_page=3, seconds=LONG_SECONDS))
+    assert store.split(must_claim(store), plans, {})
+    long = accept(store, pages=350)
+    claims = [must_claim(store) for _ in range(5)]
+    (whole,) = [claim for claim in claims if claim.job_id == long.id]
+    assert store.keep_whole(whole, LONG_SECONDS)
+    for claim in claims:
+        if claim is not whole:
+            store.complete(claim, output="x", report={})
+    assert store.claim(ME, 1) is None
+    store.complete(whole, output="x", report=report(350))
+    assert must_claim(store).job_id == job.id
 
 
 def test_a_cancelled_job_refuses_late_results_and_remembers_who_was_at_it(store: SqliteStore) -> None:

@@ -15,7 +15,9 @@ from docfleet.files import new_job_id
 from docfleet.options import Format, Method, ParseOptions, Tier
 from docfleet.records import (
     Claim,
+    Job,
     JobState,
+    Lane,
     ProcessIdentity,
     ShardPlan,
     ShardState,
@@ -24,6 +26,7 @@ from docfleet.records import (
     WorkerState,
 )
 from docfleet.sharding.verdicts import Fault, Verdict
+from docfleet.store.admission import Terms
 from docfleet.store.sqlite import open_store
 from tests.integration.store_house import (
     LOST,
@@ -645,3 +648,90 @@ def test_the_holder_of_an_old_lease_cannot_stumble(store: Store) -> None:
     _after_a_second_attempt(store)
     assert store.stumble(stale, LOST, max_attempts=1) is None
     assert len(store.leases()) == 1
+
+
+# --- short documents beside long ones ------------------------------------------------------------------------------
+
+
+def long_one(store: Store, pages: int = 20, caller: str = "", lane: Lane = Lane.INTERACTIVE) -> Job:
+    plans = [ShardPlan(stage=Stage.PAGES, first_page=0, last_page=pages - 1)]
+    plans.append(ShardPlan(stage=Stage.DOCUMENT, first_page=0, last_page=pages - 1))
+    return accept(store, *plans, pages=pages, terms=Terms(caller=caller, lane=lane))
+
+
+def test_what_was_read_before_a_long_document_made_room_is_kept_and_the_rest_read_later(store: Store) -> None:
+    job = long_one(store)
+    claim = must_claim(store)
+    short = accept(store, pages=1)
+    assert not store.short_waits(claim, 0)
+    assert store.short_waits(claim, 1)
+    assert not store.give_way(claim, 0, output="none")
+    assert not store.give_way(claim, 20, output="all")
+    assert store.give_way(claim, 5, output="front")
+    assert not store.beat(claim, 6)
+    assert not store.complete(claim, output="late", report={})
+    taken = store.claim(ME, 0, short_first=True)
+    assert taken is not None
+    assert taken.job_id == short.id
+    rest = must_claim(store)
+    assert (rest.job_id, rest.first_page, rest.last_page, rest.attempt) == (job.id, 5, 19, 1)
+    assert job_of(store, job).pages_done == 5
+    assert store.complete(rest, output="back", report={})
+    assert must_claim(store).parts == ("front", "back")
+
+
+def test_a_short_document_goes_before_long_ones_that_waited_longer_where_room_was_made_for_it(store: Store) -> None:
+    jobs = [long_one(store), long_one(store)]
+    claim = must_claim(store)
+    short = accept(store, pages=8)
+    assert store.give_way(claim, 8, output="front")
+    taken = [store.claim(ME, 0, short_first=True) for _ in range(3)]
+    assert [claim.job_id for claim in taken if claim is not None] == [short.id, *(job.id for job in jobs)]
+
+
+@pytest.mark.parametrize(
+    ("pages", "caller", "lane", "state", "makes_room"),
+    [
+        (1, "", Lane.INTERACTIVE, WorkerState.BUSY, True),
+        (3, "", Lane.INTERACTIVE, WorkerState.BUSY, True),
+        # More pages than were read, so that a long document is never overtaken by more than it gets.
+        (4, "", Lane.INTERACTIVE, WorkerState.BUSY, False),
+        (1, "new", Lane.INTERACTIVE, WorkerState.BUSY, True),
+        (1, "", Lane.BATCH, WorkerState.BUSY, False),
+        # Somebody is free.
+        (1, "", Lane.INTERACTIVE, WorkerState.READY, False),
+    ],
+)
+def test_room_is_made_where_it_is_due(
+    store: Store, pages: int, caller: str, lane: Lane, state: WorkerState, makes_room: bool
+) -> None:
+    store.announce(WorkerReport(slot=1, identity=OTHER, device="cpu", state=state))
+    long_one(store)
+    claim = must_claim(store)
+    accept(store, pages=pages, terms=Terms(caller=caller, lane=lane))
+    assert store.short_waits(claim, 3) is makes_room
+    # Nothing is left to make room with.
+    assert not store.short_waits(claim, 20)
+
+
+def test_batch_work_makes_room_for_interactive_and_nobody_for_what_is_not_short(store: Store) -> None:
+    long_one(store, lane=Lane.BATCH)
+    claim = must_claim(store)
+    accept(store, pages=9)
+    assert not store.short_waits(claim, 10)
+    accept(store, pages=1)
+    assert store.short_waits(claim, 1)
+
+
+def test_no_room_is_made_for_a_caller_who_is_ahead_of_the_others(store: Store) -> None:
+    for _ in range(100):
+        accept(store, pages=1, terms=Terms(caller="greedy"))
+    job = long_one(store, caller="other")
+    claim = must_claim(store)
+    while claim.job_id != job.id:
+        claim = must_claim(store)
+    overtaken = 0
+    while store.short_waits(claim, 1):
+        assert store.claim(OTHER, 1, short_first=True) is not None
+        overtaken += 1
+    assert 0 < overtaken <= claim.document.pages + 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from docfleet.store.sqlite.claims import BATCH_AFTER
 from tests.integration.store_house import LOST, accept, accept_cut, report
 
 MAX_ATTEMPTS = 3
+CALLERS = st.sampled_from(["", "one", "other"])
 WORKERS = tuple(ProcessIdentity(pid=pid, started=1) for pid in (1, 2, 3))
 
 
@@ -47,6 +50,7 @@ class ModelShard:
 class ModelJob:
     shards: list[ModelShard]
     lane: Lane = Lane.INTERACTIVE
+    caller: str = ""
     state: JobState = JobState.QUEUED
     pages_done: int = 0
     output: str | None = None
@@ -80,26 +84,59 @@ class Counts:
 
 
 @dataclass
+class ModelCaller:
+    turn: int
+    clock: int = 0
+
+
+@dataclass
 class Model:
     #: In the order of arrival.
     jobs: dict[str, ModelJob] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     clocks: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    #: In the order in which they came, too.
+    callers: dict[tuple[Lane, str], ModelCaller] = field(default_factory=dict)
     #: Claims from the interactive lane since the last from the other.
     streak: int = 0
 
+    def busy(self, lane: Lane | None = None, caller: str | None = None) -> bool:
+        open_jobs = (job for job in self.jobs.values() if not job.state.final)
+        return any(lane in (None, job.lane) and caller in (None, job.caller) for job in open_jobs)
+
+    def forget(self) -> None:
+        """When nobody has work under way, everybody is forgotten."""
+        if not self.busy():
+            self.callers.clear()
+
+    def arrive(self, lane: Lane, name: str, pages: int) -> int:
+        """Return the clock of the caller, from which the turns of its shards count."""
+        caller = self.callers.setdefault((lane, name), ModelCaller(0))
+        begins = self.clocks[lane] + (0 if self.busy(lane, name) else pages)
+        caller.turn = max(caller.turn, begins)
+        return caller.clock
+
     def next(self) -> tuple[str, ModelShard] | None:
         """The shard whose turn it is, by the rules that the interface tells."""
+        ranks = {key: place for place, key in enumerate(self.callers)}
         waiting = [
-            (job.lane, shard.turn, place, job_id, shard)
+            ((job.lane, job.caller), shard.turn, place, job_id, shard)
             for place, (job_id, job) in enumerate(self.jobs.items())
             for shard in job.claimable()
         ]
         first = Lane.BATCH if self.streak >= BATCH_AFTER else Lane.INTERACTIVE
-        waiting.sort(key=lambda entry: (entry[0] is not first, entry[1], entry[2]))
-        for lane, turn, _, job_id, shard in waiting:
-            self.clocks[lane] = max(self.clocks[lane], turn)
+        waiting.sort(
+            key=lambda entry: (entry[0][0] is not first, self.callers[entry[0]].turn, ranks[entry[0]], *entry[1:3])
+        )
+        for key, turn, _, job_id, shard in waiting:
+            lane, caller = key[0], self.callers[key]
+            self.clocks[lane] = max(self.clocks[lane], caller.turn)
+            caller.turn = self.clocks[lane] + (0 if shard.stage is Stage.DOCUMENT else shard.pages)
+            caller.clock = max(caller.clock, turn)
             self.streak = self.streak + 1 if lane is Lane.INTERACTIVE else 0
+            for other in [other for other in self.callers if other[0] is lane and not self.busy(*other)]:
+                if self.callers[other].turn <= self.clocks[lane]:
+                    del self.callers[other]
             return job_id, shard
         return None
 
@@ -125,7 +162,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / "docfleet.db"
+        self.path = path = Path(self.folder.name) / "docfleet.db"
         # The doors and the workers of the server are different processes: two handles.
         self.doors, self.worker = open_store(path), open_store(path)
         self.model = Model()
@@ -136,21 +173,24 @@ class StoreMachine(RuleBasedStateMachine):
         self.worker.close()
         self.folder.cleanup()
 
-    def _enter(self, job_id: str, shards: list[ModelShard], lane: Lane = Lane.INTERACTIVE) -> str:
-        self.model.jobs[job_id] = ModelJob(shards, lane)
+    def _enter(self, job_id: str, shards: list[ModelShard], lane: Lane, caller: str) -> str:
+        self.model.jobs[job_id] = ModelJob(shards, lane, caller)
         self.by_id |= dict(zip((shard.id for shard in self.doors.shards(job_id)), shards, strict=True))
         return job_id
 
-    @rule(target=jobs, pages=st.integers(1, 4), lane=st.sampled_from(Lane))
-    def accept_whole(self, pages: int, lane: Lane) -> str:
-        shard = ModelShard(Stage.WHOLE, 0, pages, self.model.clocks[lane] + pages)
-        return self._enter(accept(self.doors, pages=pages, terms=Terms(lane=lane)).id, [shard], lane)
+    @rule(target=jobs, pages=st.integers(1, 4), lane=st.sampled_from(Lane), caller=CALLERS)
+    def accept_whole(self, pages: int, lane: Lane, caller: str) -> str:
+        shard = ModelShard(Stage.WHOLE, 0, pages, self.model.arrive(lane, caller, pages) + pages)
+        terms = Terms(lane=lane, caller=caller)
+        return self._enter(accept(self.doors, pages=pages, terms=terms).id, [shard], lane, caller)
 
-    @rule(target=jobs, sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3))
-    def accept_cut(self, sizes: list[int]) -> str:
+    @rule(target=jobs, sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3), caller=CALLERS)
+    def accept_cut(self, sizes: list[int], caller: str) -> str:
         starts = [sum(sizes[:index]) for index in range(len(sizes))]
-        job = accept_cut(self.doors, *((start, start + size - 1) for start, size in zip(starts, sizes, strict=True)))
-        return self._enter(job.id, cut_shards(sizes, self.model.clocks[Lane.INTERACTIVE]))
+        ranges = ((start, start + size - 1) for start, size in zip(starts, sizes, strict=True))
+        lane, terms = Lane.INTERACTIVE, Terms(caller=caller)
+        clock = self.model.arrive(lane, caller, sizes[0])
+        return self._enter(accept_cut(self.doors, *ranges, terms=terms).id, cut_shards(sizes, clock), lane, caller)
 
     @rule(target=claims, owner=st.sampled_from(WORKERS))
     def claim(self, owner: ProcessIdentity):
@@ -181,6 +221,21 @@ class StoreMachine(RuleBasedStateMachine):
         if shard is not None:
             shard.pages_done = max(shard.pages_done, min(pages, shard.pages))
             self.model.jobs[claim.job_id].advance()
+
+    @rule(claim=claims, pages=st.integers(0, 3))
+    def make_room(self, claim: Claim, pages: int) -> None:
+        shard = self.model.held(claim, self.by_id)
+        cut = shard is not None and shard.stage is Stage.PAGES and 0 < pages < shard.pages
+        output = f"{claim.shard_id}-{claim.attempt}"
+        assert self.worker.give_way(claim, pages, output=output) is cut
+        if shard is None or not cut:
+            return
+        job, rest = self.model.jobs[claim.job_id], shard.pages - pages
+        job.shards.append(ModelShard(Stage.PAGES, shard.first + pages, rest, shard.turn, halved=shard.halved))
+        shard.state, shard.output, shard.pages, shard.pages_done = ShardState.DONE, output, pages, pages
+        self.model.callers[job.lane, job.caller].turn -= rest
+        job.advance()
+        self._learn(claim.job_id)
 
     @rule(claim=claims, failed=st.integers(0, 1))
     def complete(self, claim: Claim, failed: int) -> None:
@@ -220,8 +275,16 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.worker.split(claim, plans, {"page": 1}) is cuttable
         if cuttable:
             shard.state = ShardState.DONE
+            job = self.model.jobs[claim.job_id]
+            self.model.callers[job.lane, job.caller].turn -= shard.pages
             self.model.jobs[claim.job_id].shards = cut_shards(sizes, shard.turn)
             self._learn(claim.job_id)
+
+    @rule(claim=claims, seconds=st.sampled_from([0.0, 100.0]))
+    def read_in_one_piece(self, claim: Claim, seconds: float) -> None:
+        shard = self.model.held(claim, self.by_id)
+        # No worker has announced itself: none is kept for short work.
+        assert self.worker.keep_whole(claim, seconds) is (shard is not None and shard.stage is Stage.WHOLE)
 
     @rule(claim=claims)
     def engine_gives_up(self, claim: Claim) -> None:
@@ -311,6 +374,11 @@ class StoreMachine(RuleBasedStateMachine):
             assert found == [(s.stage, s.state, s.attempt, s.output) for s in expected.shards]
 
     @invariant()
+    def callers_are_known_while_they_have_work_under_way_and_not_for_long_after(self) -> None:
+        self.model.forget()
+        assert _callers(self.path) == {key: (one.turn, one.clock) for key, one in self.model.callers.items()}
+
+    @invariant()
     def the_totals_agree(self) -> None:
         totals, counts = self.doors.totals(), self.model.counts
         found = Counts(totals.completed, totals.partial, totals.failed, totals.cancelled, totals.pages, totals.retries)
@@ -340,6 +408,12 @@ class StoreMachine(RuleBasedStateMachine):
         found = [self.by_id[lease.id] for lease in self.doors.leases()]
         assert len(found) == len(running)
         assert all(any(lease is shard for shard in running) for lease in found)
+
+
+def _callers(path: Path) -> dict[tuple[Lane, str], tuple[int, int]]:
+    with closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT lane, name, turn, clock FROM callers").fetchall()
+    return {(Lane(lane), name): (turn, clock) for lane, name, turn, clock in rows}
 
 
 TestStoreMachine = StoreMachine.TestCase

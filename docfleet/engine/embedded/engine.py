@@ -16,7 +16,7 @@ from docfleet.engine.embedded.pages import page_kinds, write_part
 from docfleet.engine.embedded.parts import GatheredPage, PageState, PartWriter, gather
 from docfleet.engine.embedded.rebuild import rebuild
 from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
-from docfleet.engine.mineru.documents import ParsedDocument, read_pdf_flash, write_outputs
+from docfleet.engine.mineru.documents import FINISH_SECONDS, ParsedDocument, newer_speed, read_pdf_flash, write_outputs
 from docfleet.engine.mineru.flash_shards import WARNING, check_shard, fast_cuts, is_shard, read_shards, write_shard
 from docfleet.errors import EngineMissing, NotReady, ParseFailed
 from docfleet.options import ParseOptions, Tier
@@ -41,6 +41,8 @@ class EmbeddedEngine:
         self._networks: Networks | None = None
         #: Seconds that a page took here lately.
         self._page_seconds = _FIRST_GUESS
+        #: The same of the document stage.
+        self._finish_seconds = FINISH_SECONDS
 
     @property
     def version(self) -> str:
@@ -87,6 +89,7 @@ class EmbeddedEngine:
         return fast or Cuts(
             costs=tuple(0.0 if page in free else self._page_seconds for page in pages),
             starts=frozenset(pages),
+            finish=len(pages) * self._finish_seconds,
             decisions=decisions,
         )
 
@@ -146,6 +149,7 @@ class EmbeddedEngine:
         written = write_outputs(document.middle, document.model, request.options, output, request.filename)
         told = (WARNING.format(shards=cut[1]),) if cut else ()
         timings["render"] = round(time.monotonic() - started, 3)
+        self._finish_seconds = newer_speed(self._finish_seconds, sum(timings.values()), len(pages))
         return ParseReport(
             tier=Tier.FLASH,
             engine=self.name if recognised else "mineru",

@@ -11,7 +11,14 @@ from typing import ClassVar
 
 from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
 from docfleet.engine.mineru.analysis import analyse_windows, gather, page_method, wanted_range, window_starts
-from docfleet.engine.mineru.documents import ParsedDocument, read_flash_only, read_pdf_flash, write_outputs
+from docfleet.engine.mineru.documents import (
+    FINISH_SECONDS,
+    ParsedDocument,
+    newer_speed,
+    read_flash_only,
+    read_pdf_flash,
+    write_outputs,
+)
 from docfleet.engine.mineru.failures import translated
 from docfleet.engine.mineru.flash_shards import WARNING, check_shard, fast_cuts, is_shard, read_shards, write_shard
 from docfleet.engine.mineru.readiness import VLM_TIERS, Readiness
@@ -50,6 +57,8 @@ class MinerUEngine:
         self._first_guess = _FIRST_GUESS_CPU
         #: Seconds that a page took here lately, by tier.
         self._page_seconds: dict[Tier, float] = {}
+        #: Seconds that the document stage took a page here lately.
+        self._finish_seconds = FINISH_SECONDS
 
     @property
     def version(self) -> str:
@@ -79,18 +88,22 @@ class MinerUEngine:
     def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
         """Models read in windows that know nothing of each other: a shard may begin where a window does.
 
-        What flash reads by itself is document-wide and not cut, unless the caller wants it (`shards=fast`): headings
-        and running headers depend on all pages.
+        What flash reads by itself is document-wide and not cut, all of it document stage, unless the caller wants it
+        (`shards=fast`): headings and running headers depend on all pages.
         """
         if canonical(request.suffix) not in MODEL_SUFFIXES:
             return None
         with translated():
             method = page_method(request, request.source.read_bytes())
-        if tier is Tier.FLASH and method == "txt":
-            return fast_cuts(request, {"method": method})
         pages = request.last_page - request.first_page + 1
+        finish = pages * self._finish_seconds
+        if tier is Tier.FLASH and method == "txt":
+            uncut = Cuts(costs=(0.0,) * pages, starts=frozenset(), finish=finish)
+            return fast_cuts(request, {"method": method}) or uncut
         seconds = self._page_seconds.get(tier, self._first_guess)
-        return Cuts(costs=(seconds,) * pages, starts=window_starts(request), decisions={"method": method})
+        return Cuts(
+            costs=(seconds,) * pages, starts=window_starts(request), finish=finish, decisions={"method": method}
+        )
 
     def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:
         """Raise if the part holds page files, and not each page of the request once."""
@@ -141,6 +154,8 @@ class MinerUEngine:
         )
         rendered = time.monotonic()
         delivered = len(document.middle.pages)
+        if canonical(request.suffix) in MODEL_SUFFIXES:
+            self._finish_seconds = newer_speed(self._finish_seconds, rendered - started, delivered)
         told = (WARNING.format(shards=cut[1]),) if cut else ()
         warnings = (*told, *warnings_of(request, tier, used, document.middle), *written.warnings)
         progress(request.last_page - request.first_page + 1)

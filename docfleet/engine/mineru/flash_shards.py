@@ -74,17 +74,14 @@ def write_shard(request: ParseRequest, part: Path, progress: Progress) -> None:
     first, last = request.first_page, request.last_page
     begin, end = wanted_range(request)
     stopped: list[Exception] = []
-    told = 0
 
-    def collected(page: int) -> None:
-        nonlocal told
-        if first <= page <= last:
-            told += 1
-            try:
-                progress(1)
-            except Exception as exc:
-                stopped.append(exc)
-                raise
+    def collected(_: int) -> None:
+        # No page is done before the part is written; whoever wants the work to stop says so all the same.
+        try:
+            progress(0)
+        except Exception as exc:
+            stopped.append(exc)
+            raise
 
     try:
         with translated(), PDFDocument(request.source.read_bytes()) as document:
@@ -97,7 +94,7 @@ def write_shard(request: ParseRequest, part: Path, progress: Progress) -> None:
         if stopped:
             raise stopped[0] from None
         raise
-    progress(last - first + 1 - told)
+    progress(last - first + 1)
 
 
 def check_shard(request: ParseRequest, part: Path) -> None:

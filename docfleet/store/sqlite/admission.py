@@ -13,7 +13,7 @@ from docfleet.store.admission import Backlog, Terms, refusal
 from docfleet.store.sqlite.connection import Database, first
 from docfleet.store.sqlite.endings import SPEED_WINDOW, count
 from docfleet.store.sqlite.keys import job_of_key, keep_key
-from docfleet.store.sqlite.plans import clock_of, enter_shards
+from docfleet.store.sqlite.plans import enter_caller, enter_shards
 from docfleet.store.sqlite.reuse import follow
 from docfleet.store.sqlite.rows import text
 from docfleet.store.sqlite.statements import sql
@@ -53,7 +53,7 @@ class SqliteAdmission(Database):
         document = replace(document, filename=text(document.filename))
         wanted = sum(plan.pages for plan in shards if plan.stage is not Stage.DOCUMENT)
         now = self._clock()
-        columns = {"filename": document.filename, "suffix": document.suffix, "size": document.size}
+        columns: dict[str, object] = {"filename": document.filename, "suffix": document.suffix, "size": document.size}
         columns |= {"sha256": document.sha256, "pages": document.pages, "options": options.model_dump_json()}
         columns |= {"lane": terms.lane.value, "wanted": wanted, "kept": int(terms.kept)}
         with self._writing(durable=True) as connection:
@@ -61,9 +61,11 @@ class SqliteAdmission(Database):
                 return earlier
             if terms.limits is not None and (busy := refusal(_backlog(connection, now), terms.limits, wanted)):
                 raise busy
-            number = connection.execute(sql("insert_job"), {"id": job_id, "now": now, **columns}).lastrowid
+            caller = enter_caller(connection, terms.lane, terms.caller, shards[0].pages)
+            columns |= {"id": job_id, "now": now, "caller": caller.id}
+            number = connection.execute(sql("insert_job"), columns).lastrowid
             assert number is not None, "an insert gives the row a number"
-            enter_shards(connection, number, shards, clock_of(connection, terms.lane))
+            enter_shards(connection, number, shards, caller.clock)
             if reuse_key is not None:
                 follow(connection, number, reuse_key, engines)
             keep_key(connection, number, terms, now)

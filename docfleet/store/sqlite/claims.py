@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 from docfleet.errors import InternalError
 from docfleet.records import Claim, ProcessIdentity, ShardPlan, Stage, WorkerReport
+from docfleet.sharding.fairness import LONG_SECONDS
 from docfleet.sharding.verdicts import Fault, Verdict
 from docfleet.store.sqlite.connection import Database, first
-from docfleet.store.sqlite.endings import deliver, fail_job
+from docfleet.store.sqlite.endings import deliver, fail_job, record_speed
 from docfleet.store.sqlite.failures import Retries, end_attempt
-from docfleet.store.sqlite.plans import enter_shards
+from docfleet.store.sqlite.plans import enter_shards, take_turn
 from docfleet.store.sqlite.rows import claim_from, lease_values, to_json, worker_values
 from docfleet.store.sqlite.statements import sql
 
@@ -20,9 +22,7 @@ from docfleet.store.sqlite.statements import sql
 _PATIENCE = 2.0
 #: Claims from the interactive lane after which the batch lane has one.
 BATCH_AFTER = 4
-#: Pages less one of a document in one piece that counts as long: some seconds of work that cannot be shared.
-LONG = 49
-_ANY_LENGTH = 2**62
+_ANY_LENGTH = math.inf
 
 
 class SqliteClaims(Database):
@@ -38,13 +38,13 @@ class SqliteClaims(Database):
         with self._writing(durable=False) as connection:
             connection.execute(sql("announce"), values)
 
-    def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
+    def claim(self, owner: ProcessIdentity, slot: int, *, short_first: bool = False) -> Claim | None:
         """Take the next shard of the lane whose turn it is; a document stage once its page stage is done."""
         now = self._clock()
         if not self._rows("anything_claimable", now=now):
             return None
         with self._writing(durable=False) as connection:
-            shard = self._take(connection, owner, slot, now)
+            shard = self._take(connection, owner, slot, now, short_first=short_first)
             if shard is None:
                 return None
             connection.execute(sql("start_job"), {"job": shard["job"], "now": now})
@@ -75,8 +75,24 @@ class SqliteClaims(Database):
             if not any(plan.stage is Stage.PAGES for plan in shards):
                 raise InternalError("A shard is cut into page shards and one document shard.")
             connection.execute(sql("keep_decisions"), {"job": taken["job"], "decisions": to_json(decisions)})
+            # What the look at the document was charged is given back: its shards are charged one by one.
+            connection.execute(sql("refund_caller"), {"caller": taken["caller"], "pages": taken["pages"]})
             enter_shards(connection, taken["job"], shards, taken["turn"])
         return True
+
+    def keep_whole(self, claim: Claim, seconds: float) -> bool:
+        """Record what a whole shard will take; give it back if as many long ones as may are being read."""
+        lease = _lease(claim)
+        with self._writing(durable=False) as connection:
+            held = first(connection, "expect_seconds", **lease, seconds=seconds)
+            if held is None:
+                return False
+            if seconds < LONG_SECONDS or not _is_reserved(connection, but=claim.shard_id):
+                return True
+            connection.execute(sql("put_back"), {"shard": claim.shard_id})
+            connection.execute(sql("refund_caller"), {"caller": held["caller"], "pages": held["pages"]})
+            connection.execute(sql("unstart_job"), {"job": held["job"]})
+        return False
 
     def stumble(
         self, claim: Claim, error: dict[str, Any], *, max_attempts: int, delay: float = 0.0, fault: Fault = Fault.ENGINE
@@ -87,19 +103,18 @@ class SqliteClaims(Database):
             return end_attempt(connection, _lease(claim), to_json(error), retries, self._clock())
 
     def _take(
-        self, connection: sqlite3.Connection, owner: ProcessIdentity, slot: int, now: float
+        self, connection: sqlite3.Connection, owner: ProcessIdentity, slot: int, now: float, *, short_first: bool
     ) -> sqlite3.Row | None:
-        long = first(connection, "long_ones", long=LONG)
-        assert long is not None, "an aggregate has a row"
-        # The last worker is left to short work. One that is alone has no choice.
-        reserved = long["workers"] > 1 and long["held"] >= long["workers"] - 1
         values = {"pid": owner.pid, "started": owner.started, "slot": slot, "now": now}
         values |= {"patience": _PATIENCE, "batch_after": BATCH_AFTER}
-        shard = first(connection, "claim_next", **values, longest=LONG if reserved else _ANY_LENGTH)
+        values["longest"] = LONG_SECONDS if _is_reserved(connection) else _ANY_LENGTH
+        shard = first(connection, "claim_next", **values, shortness=1) if short_first else None
+        if shard is None:
+            shard = first(connection, "claim_next", **values, shortness=0)
         # Whoever takes something up has let go of what was taken from it.
         connection.execute(sql("let_go"), {"pid": owner.pid, "started": owner.started})
         if shard is not None:
-            connection.execute(sql("advance_lanes"), {"lane": shard["lane"], "turn": shard["turn"]})
+            take_turn(connection, shard)
         return shard
 
     def let_go(self, claim: Claim) -> None:
@@ -122,6 +137,26 @@ class SqliteClaims(Database):
         with self._writing(durable=True) as connection:
             return deliver(connection, _lease(claim), output=output, report=report, now=self._clock())
 
+    def short_waits(self, claim: Claim, pages_done: int) -> bool:
+        """Return whether the holder of page shard `claim` should make room for a short document. Takes no lock."""
+        left = claim.last_page - claim.first_page + 1 - pages_done
+        values = {"shard": claim.shard_id, "now": self._clock(), "most": min(pages_done, left)}
+        return bool(self._rows("short_waits", **values))
+
+    def give_way(self, claim: Claim, pages: int, *, output: str) -> bool:
+        """Deliver the first pages of a page shard, durably, and queue the rest in its old turn."""
+        now, rest = self._clock(), claim.last_page - claim.first_page + 1 - pages
+        with self._writing(durable=True) as connection:
+            values = {**_lease(claim), "pages": pages, "output": output, "now": now}
+            shard = first(connection, "deliver_so_far", **values)
+            if shard is None:
+                return False
+            connection.execute(sql("queue_rest"), {"shard": claim.shard_id, "last_page": claim.last_page})
+            connection.execute(sql("refund_caller"), {"caller": shard["caller"], "pages": rest})
+            record_speed(connection, pages, now)
+            connection.execute(sql("advance_job"), {"job": shard["job"]})
+        return True
+
     def fail(self, claim: Claim, error: dict[str, Any]) -> bool:
         """End a shard and its job with an error, durably; the job's other shards end too."""
         told, now = to_json(error), self._clock()
@@ -131,6 +166,13 @@ class SqliteClaims(Database):
                 return False
             fail_job(connection, shard["job"], told, now)
         return True
+
+
+def _is_reserved(connection: sqlite3.Connection, but: int = 0) -> bool:
+    """Return whether the last worker is left to short work, shard `but` aside. One that is alone has no choice."""
+    long = first(connection, "long_ones", long=LONG_SECONDS, but=but)
+    assert long is not None, "an aggregate has a row"
+    return bool(long["workers"] > 1 and long["held"] >= long["workers"] - 1)
 
 
 def _lease(claim: Claim) -> dict[str, object]:

@@ -24,7 +24,7 @@ def deliver(
         return False
     job, stage, pages = shard["job"], Stage(shard["stage"]), shard["pages"]
     if stage in (Stage.PAGES, Stage.WHOLE):
-        _record_speed(connection, pages, now)
+        record_speed(connection, pages, now)
     if stage in (Stage.PAGES, Stage.PROBE):
         connection.execute(sql("advance_job"), {"job": job})
         settle(connection, job, now)
@@ -72,7 +72,8 @@ def count(connection: sqlite3.Connection, name: str, increase: int = 1) -> None:
     connection.execute(sql("count"), {"name": name, "increase": increase})
 
 
-def _record_speed(connection: sqlite3.Connection, pages: int, now: float) -> None:
+def record_speed(connection: sqlite3.Connection, pages: int, now: float) -> None:
+    """Count pages that were just finished; what is older than it can matter is forgotten."""
     second = int(now)
     connection.execute(sql("record_speed"), {"second": second, "pages": pages})
     connection.execute(sql("forget_speed"), {"before": second - 2 * SPEED_WINDOW})

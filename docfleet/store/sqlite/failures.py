@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from docfleet.records import Stage
 from docfleet.sharding.cutting import halves
+from docfleet.sharding.fairness import SHORT_PAGES
 from docfleet.sharding.verdicts import Failure, Fault, Verdict, after
 from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.endings import count, fail_job, settle
@@ -67,7 +68,14 @@ def end_attempt(
 def _insert_halves(
     connection: sqlite3.Connection, held: sqlite3.Row, stage: Stage, later: dict[str, object], error: str
 ) -> None:
-    common = {"job": held["job"], "stage": stage.value, "turn": held["turn"], "error": error, **later}
+    common = {
+        "job": held["job"],
+        "stage": stage.value,
+        "turn": held["turn"],
+        "error": error,
+        "short": SHORT_PAGES,
+        **later,
+    }
     rows = [
         {**common, "first_page": first_page, "last_page": last_page}
         for first_page, last_page in halves(held["first_page"], held["last_page"])

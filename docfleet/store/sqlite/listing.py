@@ -38,10 +38,9 @@ class SqliteListing(Database):
             connection.execute("BEGIN")
             try:
                 in_hand = connection.execute(sql("ahead_in_hand"), {"id": job_id}).fetchone()
-                waiting = first(connection, "next_of_job", id=job_id)
-                ahead = None if waiting is None else first(connection, "ahead_in_queue", **dict(waiting))
+                ahead = first(connection, "ahead_in_queue", id=job_id)
             finally:
                 connection.execute("COMMIT")
-        if ahead is None:
+        if ahead is None or not ahead["waits"]:
             return QueuePlace(position=None, pages_ahead=0)
         return QueuePlace(position=ahead["jobs"], pages_ahead=ahead["pages"] + in_hand["pages"])

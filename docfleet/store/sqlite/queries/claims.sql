@@ -4,41 +4,95 @@
 SELECT 1 FROM shards WHERE state = 'queued' AND ready = 1 AND not_before <= :now LIMIT 1
 
 -- A shard that failed goes to another worker: the one that failed takes it only if no other did for a while, or
--- there is no other. What is due is looked through lane by lane, each in the order of its index.
+-- there is no other. What is due is looked through lane by lane, caller by caller, each in the order of its index.
 -- name: claim_next
 WITH due AS NOT MATERIALIZED (
-    SELECT id, lane, turn, job, first_page FROM shards
+    SELECT id, caller, turn, job, first_page FROM shards
     WHERE state = 'queued' AND ready = 1 AND not_before <= :now AND (
         avoid_slot IS NULL OR avoid_slot <> :slot OR not_before + :patience <= :now
         OR NOT EXISTS (SELECT 1 FROM workers WHERE slot <> :slot AND state IN ('ready', 'busy'))
-    ) AND (stage <> 'whole' OR last_page - first_page < :longest)
+    ) AND seconds < :longest AND short >= :shortness
 )
 UPDATE shards
 SET state = 'running', attempt = attempt + 1, pages_done = 0, owner_pid = :pid, owner_started = :started,
     worker_index = :slot, claimed_at = :now, heartbeat_at = :now, deadline_at = NULL
 WHERE id = coalesce(
-    (SELECT id FROM due
-     WHERE lane = 'batch' AND (SELECT streak FROM lanes WHERE lane = 'batch') >= :batch_after
-     ORDER BY turn, job, first_page LIMIT 1),
-    (SELECT id FROM due WHERE lane = 'interactive' ORDER BY turn, job, first_page LIMIT 1),
-    (SELECT id FROM due WHERE lane = 'batch' ORDER BY turn, job, first_page LIMIT 1)
+    (SELECT due.id FROM callers CROSS JOIN due ON due.caller = callers.id
+     WHERE callers.lane = 'batch' AND (SELECT streak FROM lanes WHERE lane = 'batch') >= :batch_after
+     ORDER BY callers.turn, callers.id, due.turn, due.job, due.first_page LIMIT 1),
+    (SELECT due.id FROM callers CROSS JOIN due ON due.caller = callers.id WHERE callers.lane = 'interactive'
+     ORDER BY callers.turn, callers.id, due.turn, due.job, due.first_page LIMIT 1),
+    (SELECT due.id FROM callers CROSS JOIN due ON due.caller = callers.id WHERE callers.lane = 'batch'
+     ORDER BY callers.turn, callers.id, due.turn, due.job, due.first_page LIMIT 1)
 )
-RETURNING id, job, stage, first_page, last_page, attempt, lane, turn
+RETURNING id, job, stage, first_page, last_page, attempt, lane, turn, caller, seconds
 
--- Long documents in one piece that are being read, and the workers there are to read.
+-- Long pieces that cannot be cut and are being read, and the workers there are to read.
 -- name: long_ones
 SELECT
-    (SELECT count(*) FROM shards INDEXED BY shards_whole_held WHERE state = 'running' AND stage = 'whole'
-        AND last_page - first_page >= :long) AS held,
+    (SELECT count(*) FROM shards INDEXED BY shards_long_held WHERE state = 'running' AND seconds > 0
+        AND seconds >= :long AND id <> :but) AS held,
     (SELECT count(*) FROM workers WHERE state IN ('ready', 'busy')) AS workers
+
+-- The caller's turn moves on; what it could have had before now is not kept for it.
+-- A short document that waits while nobody is free, and for whom the holder of a long document's pages should make
+-- room: it has read as many pages as the short one has, and has as many left. Its caller is not ahead of the holder's.
+-- name: short_waits
+WITH own AS (
+    SELECT shards.job, shards.lane, shards.caller, callers.turn, worker_index AS slot
+    FROM shards JOIN callers ON callers.id = shards.caller
+    WHERE shards.id = :shard
+)
+SELECT 1 FROM own, shards INDEXED BY shards_short
+    JOIN jobs ON jobs.number = shards.job JOIN callers ON callers.id = shards.caller
+WHERE shards.state = 'queued' AND shards.ready = 1 AND shards.short = 1
+    AND shards.not_before <= :now AND (shards.avoid_slot IS NULL OR shards.avoid_slot <> own.slot)
+    AND shards.job <> own.job AND jobs.wanted <= :most
+    AND (shards.lane = 'interactive' OR own.lane = 'batch')
+    AND (shards.lane <> own.lane OR shards.caller = own.caller OR callers.turn <= own.turn)
+    AND NOT EXISTS (SELECT 1 FROM workers WHERE state = 'ready')
+LIMIT 1
+
+-- The pages that were read are delivered as a shard of their own; the rest is taken up again in its old turn.
+-- name: deliver_so_far
+UPDATE shards
+SET state = 'done', last_page = first_page + :pages - 1, pages_done = :pages, finished_at = :now, output = :output,
+    report = '{}', error = NULL
+WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
+    AND stage = 'pages' AND :pages BETWEEN 1 AND last_page - first_page
+RETURNING job, caller
+
+-- name: queue_rest
+INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, halved, lane, caller, short)
+SELECT job, stage, last_page + 1, :last_page, 'queued', 1, turn, halved, lane, caller, short
+FROM shards WHERE id = :shard
+
+-- name: charge_caller
+UPDATE callers SET
+    turn = max(turn, (SELECT clock FROM lanes WHERE lanes.lane = callers.lane)) + :pages, clock = max(clock, :turn)
+WHERE id = :caller
+RETURNING turn - :pages AS served_at
+
+-- name: refund_caller
+UPDATE callers SET turn = turn - :pages WHERE id = :caller
 
 -- name: advance_lanes
 UPDATE lanes SET
-    clock = CASE WHEN lane = :lane THEN max(clock, :turn) ELSE clock END,
+    clock = CASE WHEN lane = :lane THEN max(clock, :served_at) ELSE clock END,
     streak = CASE WHEN lane = :lane THEN 0 ELSE streak + 1 END
 
--- name: clock_of_lane
-SELECT clock FROM lanes WHERE lane = :lane
+-- Whoever has nothing under way, and is not ahead of the others either, would begin as a new caller does.
+-- name: forget_callers
+DELETE FROM callers
+WHERE lane = :lane AND turn <= (SELECT clock FROM lanes WHERE lanes.lane = :lane) AND open = 0
+
+-- name: enter_caller
+INSERT INTO callers (lane, name, turn)
+VALUES (:lane, :caller, (SELECT clock FROM lanes WHERE lanes.lane = :lane) + :pages)
+ON CONFLICT (lane, name) DO UPDATE SET turn = max(
+    turn, (SELECT clock FROM lanes WHERE lanes.lane = :lane) + CASE WHEN open = 0 THEN :pages ELSE 0 END
+)
+RETURNING id, clock
 
 -- name: serving
 SELECT count(*) AS workers FROM workers WHERE state IN ('ready', 'busy')
@@ -53,7 +107,23 @@ RETURNING job
 DELETE FROM shards
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
     AND stage = 'whole' AND halved = 0
-RETURNING job, turn
+RETURNING job, turn, caller, last_page - first_page + 1 AS pages
+
+-- name: expect_seconds
+UPDATE shards SET seconds = :seconds
+WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
+    AND stage = 'whole'
+RETURNING job, caller, last_page - first_page + 1 AS pages
+
+-- Nothing was done in this attempt: it does not count.
+-- name: put_back
+UPDATE shards
+SET state = 'queued', attempt = attempt - 1, owner_pid = NULL, owner_started = NULL, worker_index = NULL,
+    claimed_at = NULL, heartbeat_at = NULL, deadline_at = NULL
+WHERE id = :shard
+
+-- name: unstart_job
+UPDATE jobs SET state = 'queued', started_at = NULL WHERE number = :job AND state = 'running' AND pages_done = 0
 
 -- name: keep_decisions
 UPDATE jobs SET decisions = :decisions WHERE number = :job

@@ -29,8 +29,12 @@ WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started 
 DELETE FROM shards WHERE id = :shard
 
 -- name: insert_half
-INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, not_before, avoid_slot, halved, error, lane)
-SELECT :job, :stage, :first_page, :last_page, 'queued', 1, :turn, :not_before, :avoid_slot, 1, :error, lane
+INSERT INTO shards (
+    job, stage, first_page, last_page, state, ready, turn, not_before, avoid_slot, halved, error, lane, caller,
+    short
+)
+SELECT :job, :stage, :first_page, :last_page, 'queued', 1, :turn, :not_before, :avoid_slot, 1, :error, lane,
+    coalesce(caller, 0), wanted <= :short
 FROM jobs WHERE number = :job
 
 -- name: wait_for_probes

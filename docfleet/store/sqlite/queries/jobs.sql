@@ -1,12 +1,15 @@
 -- The doors' side. Lists of ids come as one JSON array, whatever their number.
 
 -- name: insert_job
-INSERT INTO jobs (id, state, filename, suffix, size, sha256, pages, options, created_at, lane, wanted, kept)
-VALUES (:id, 'queued', :filename, :suffix, :size, :sha256, :pages, :options, :now, :lane, :wanted, :kept)
+INSERT INTO jobs (id, state, filename, suffix, size, sha256, pages, options, created_at, lane, wanted, kept,
+    caller)
+VALUES (:id, 'queued', :filename, :suffix, :size, :sha256, :pages, :options, :now, :lane, :wanted, :kept, :caller)
 
 -- name: insert_shard
-INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, lane)
-SELECT :job, :stage, :first_page, :last_page, 'queued', :ready, :turn, lane FROM jobs WHERE number = :job
+INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, seconds, lane, caller, short)
+SELECT :job, :stage, :first_page, :last_page, 'queued', :ready, :turn, :seconds, lane, coalesce(caller, 0),
+    wanted <= :short
+FROM jobs WHERE number = :job
 
 -- name: job
 SELECT * FROM jobs WHERE id = :id

@@ -14,17 +14,29 @@ ORDER BY number DESC LIMIT :limit
 -- name: progress
 SELECT id, state, pages_done, wanted FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
 
--- The first shard of a job that nobody has claimed says where the job stands.
--- name: next_of_job
-SELECT shards.lane, shards.turn, shards.job, shards.first_page FROM shards JOIN jobs ON jobs.number = shards.job
-WHERE jobs.id = :id AND shards.state = 'queued' AND ready = 1
-ORDER BY turn, shards.first_page LIMIT 1
-
+-- Every shard that waits in a lane, with the turn it will have had when all before it of its caller are done.
+-- The first shard of the job that nobody has claimed says where the job stands.
 -- name: ahead_in_queue
-SELECT count(DISTINCT job) AS jobs, coalesce(sum(last_page - first_page + 1), 0) AS pages FROM shards
-WHERE state = 'queued' AND ready = 1 AND job <> :job AND (
-    lane = :lane AND (turn, job, first_page) < (:turn, :job, :first_page)
-    OR :lane = 'batch' AND lane = 'interactive'
+WITH waiting AS MATERIALIZED (
+    SELECT shards.id, shards.job, shards.lane, callers.id AS caller, shards.turn, first_page,
+        last_page - first_page + 1 AS pages,
+        callers.turn - (last_page - first_page + 1) + sum(last_page - first_page + 1) OVER (
+            PARTITION BY callers.id ORDER BY shards.turn, shards.job, first_page ROWS UNBOUNDED PRECEDING
+        ) AS due
+    FROM shards JOIN callers ON callers.id = shards.caller
+    WHERE state = 'queued' AND ready = 1
+), own AS (
+    SELECT * FROM waiting WHERE job = (SELECT number FROM jobs WHERE jobs.id = :id)
+    ORDER BY turn, first_page LIMIT 1
+)
+SELECT count(DISTINCT waiting.job) AS jobs, coalesce(sum(waiting.pages), 0) AS pages,
+    (SELECT count(*) FROM own) AS waits
+FROM waiting, own
+WHERE waiting.job <> own.job AND (
+    waiting.lane = own.lane
+        AND (waiting.due, waiting.caller, waiting.turn, waiting.job, waiting.first_page)
+            < (own.due, own.caller, own.turn, own.job, own.first_page)
+    OR own.lane = 'batch' AND waiting.lane = 'interactive'
 )
 
 -- name: ahead_in_hand

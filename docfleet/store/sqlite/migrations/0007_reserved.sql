@@ -1,0 +1,2 @@
+-- This number belongs to a step of another change.
+SELECT 1;
