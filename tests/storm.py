@@ -291,7 +291,7 @@ class Storm:
     # --- after the storm
 
     def _wait_for(self, done: Callable[[], bool], otherwise: str) -> None:
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 300
         while not self.problems and not done():
             self._start_again()
             time.sleep(0.2)
