@@ -8,7 +8,7 @@ UV := $(BIN)/uv
 INSTALL := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip install --quiet --require-hashes --no-deps
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: setup setup-dev demo serve test check format bench lock clean
+.PHONY: setup setup-dev demo serve test chaos check format bench lock clean
 
 setup: $(VENV)/.default            ## what the server needs
 setup-dev: $(VENV)/.dev            ## and what its tests need
@@ -35,6 +35,9 @@ serve: setup                       ## the server, on http://127.0.0.1:8000
 
 test: setup-dev                    ## the whole suite
 	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+
+chaos: setup-dev                   ## the storm of SIGKILLs in full: 100 kills, 60 documents and more
+	@DOCFLEET_STORM=full $(BIN)/python -m pytest tests/e2e/test_chaos.py -s
 
 check: setup-dev                   ## format, lint, types, import contracts, hygiene
 	@$(BIN)/ruff format --check .

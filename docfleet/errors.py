@@ -6,7 +6,7 @@ DocfleetError
 │                        BrokenDocument, HostileDocument
 ├── what can run here    TierUnavailable, EngineMissing, NotReady
 ├── the work             ParseFailed, WorkerLost, TooSlow, Cancelled, KeyReused
-└── the server           Busy, StorageFull, InternalError, ConfigurationError
+└── the server           Busy, StorageFull, StorageUnavailable, InternalError, ConfigurationError
 
 The message tells the remedy. An error crosses processes and the store as `record()`, and comes back with
 `from_record()`.
@@ -184,6 +184,14 @@ class StorageFull(DocfleetError):
 
     code = "storage_full"
     status = 507
+    retryable = True
+
+
+class StorageUnavailable(DocfleetError):
+    """The data folder cannot be written or read now: its disk is read-only, gone or broken."""
+
+    code = "storage_unavailable"
+    status = 503
     retryable = True
 
 

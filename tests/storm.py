@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -175,11 +175,8 @@ class Storm:
                 time.sleep(self._chance.uniform(*_PAUSE))
                 self._strike()
             self._over.set()
-            for caller in callers:
-                caller.join(timeout=60)
-            if any(caller.is_alive() for caller in callers):
-                self.problems.append("a caller was never answered")
-            self._wait_for_all()
+            self._wait_for(lambda: not any(caller.is_alive() for caller in callers), "a caller was never answered")
+            self._wait_for(lambda: self._open_jobs() == 0, "jobs did not end in time")
             self._check_answers()
             if self.serving.process.poll() is None and stop(self.serving) != 0:
                 self.problems.append("the server did not end with status 0")
@@ -208,12 +205,8 @@ class Storm:
         return start(self.data, *arguments, wait=False, port=self._port, **marked)
 
     def _strike(self) -> None:
-        """Kill one process. A server that ended, for whatever reason, is started again."""
-        if (status := self.serving.process.poll()) is not None:
-            if status not in (1, -signal.SIGKILL):
-                self.problems.append(f"the server ended with status {status}")
-            self._expect_sound(f"ended with status {status}")
-            self.serving = self._start()
+        """Kill one process."""
+        if self._start_again():
             return
         (kind,) = self._chance.choices(list(_VICTIMS), list(_VICTIMS.values()))
         alive = victims_of(self.serving)
@@ -229,6 +222,16 @@ class Storm:
                 self.serving.process.wait()
             if kind in ("main", "api", "manager"):
                 self._expect_sound(f"{kind} was killed")
+
+    def _start_again(self) -> bool:
+        """Start a server that has ended, for whatever reason; return whether it had."""
+        if (status := self.serving.process.poll()) is None:
+            return False
+        if status not in (1, -signal.SIGKILL):
+            self.problems.append(f"the server ended with status {status}")
+        self._expect_sound(f"ended with status {status}")
+        self.serving = self._start()
+        return True
 
     def _expect_sound(self, after: str) -> None:
         path = self.data / "docfleet.db"
@@ -287,15 +290,13 @@ class Storm:
 
     # --- after the storm
 
-    def _wait_for_all(self) -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not self.problems:
-            if self.serving.process.poll() is not None:
-                self._strike()
-            if self._open_jobs() == 0:
-                return
+    def _wait_for(self, done: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + 300
+        while not self.problems and not done():
+            self._start_again()
             time.sleep(0.2)
-        self.problems.append("jobs did not end in time")
+            if time.monotonic() > deadline:
+                self.problems.append(otherwise)
 
     def _check_answers(self) -> None:
         for order in self.orders:

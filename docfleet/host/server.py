@@ -13,6 +13,7 @@ from typing import Any
 
 import litserve as ls
 from fastapi import FastAPI
+from loguru import logger
 from starlette.formparsers import MultiPartParser
 
 from docfleet.host.keeper import Keeper
@@ -84,9 +85,16 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
     def launch_single_inference_worker(self, lit_api: ls.LitAPI, worker_id: int) -> Any:
         """Start a worker in the place of one that ended, whose children may still run."""
         # There is one API, so the worker's number is its place in the list.
-        if (gone := self.inference_workers[worker_id].pid) is not None:
-            kill_group(gone)
-        return super().launch_single_inference_worker(lit_api, worker_id)
+        gone = self.inference_workers[worker_id]
+        if gone.pid is not None:
+            kill_group(gone.pid)
+        try:
+            return super().launch_single_inference_worker(lit_api, worker_id)
+        except OSError as exc:
+            # Killed before it had read what it is to do, or too many processes. An exception would end LitServe's
+            # monitor, and no worker would ever be started again; the dead one in its place is tried at the next look.
+            logger.warning("worker {} could not be started and is tried again: {}", worker_id, exc)
+            return gone
 
     def _init_manager(self, num_api_servers: int) -> Any:
         with self.ending.tying():

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from docfleet.errors import DocumentTooLarge, InvalidRequest, StorageFull
-from docfleet.files import DataFolder, remove_tree
+from docfleet.errors import DocumentTooLarge, InvalidRequest, StorageFull, StorageUnavailable
+from docfleet.files import DataFolder, is_full, remove_tree
 
 T = TypeVar("T")
 
@@ -25,7 +25,6 @@ MAX_FILES = 100
 _BUFFER = 256 * 1024
 #: Bytes of the disk that uploads leave to the rest of the server.
 RESERVE = 32 * 1024 * 1024
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +155,18 @@ def full_disk_told() -> Iterator[None]:
 
     Raises:
         StorageFull: the disk is full.
+        StorageUnavailable: the disk has become read-only.
     """
     try:
         yield
     except OSError as exc:
-        if exc.errno in _NO_ROOM:
+        if is_full(exc):
             raise _no_room() from exc
+        if exc.errno == errno.EROFS:
+            raise StorageUnavailable(
+                "The server's disk is read-only now. Try again when whoever runs the server has seen to it.",
+                retry_after=30,
+            ) from exc
         raise
 
 

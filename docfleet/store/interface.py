@@ -214,6 +214,7 @@ class Jobs(Changes, Protocol):
             Busy: over the bounds; nothing was entered.
             KeyReused: the key was sent before with something else; nothing was entered.
             StorageFull: there is no room for the job; nothing was entered.
+            StorageUnavailable: the disk cannot be written now; nothing was entered.
         """
         ...
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from loguru import logger
 
-from docfleet.errors import Busy, DocfleetError, ParseFailed, StorageFull
+from docfleet.errors import Busy, DocfleetError, ParseFailed, StorageFull, StorageUnavailable
 from docfleet.files import is_full
 from docfleet.records import Claim, ProcessIdentity, WorkerState
 from docfleet.store.interface import Claims
@@ -195,7 +195,7 @@ def _insist(record: Callable[[], T]) -> T:
     while True:
         try:
             return record()
-        except (Busy, StorageFull) as exc:
+        except (Busy, StorageFull, StorageUnavailable) as exc:
             logger.warning("what was done cannot be recorded yet: {}", exc.message)
             time.sleep(STORE_PAUSE)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from docfleet.errors import Busy, ConfigurationError, InternalError, StorageFull
+from docfleet.errors import Busy, ConfigurationError, InternalError, StorageFull, StorageUnavailable
 from docfleet.files import new_job_id, sync_file
 from docfleet.options import ParseOptions
 from docfleet.records import JobState, ShardPlan, Stage
@@ -77,6 +77,43 @@ def test_a_database_of_version_1_comes_forward_with_its_jobs_and_counts(path: Pa
         assert version_of(now) == len(migrations())
 
 
+@pytest.mark.parametrize("level", range(1, len(migrations()) + 1))
+def test_jobs_of_a_database_of_any_earlier_version_are_finished(path: Path, level: int) -> None:
+    with closing(opening.connect(path)) as old:
+        upgrade(old, path, migrations()[:level])
+        columns = "id, state, filename, suffix, size, sha256, pages, options, created_at, started_at, pages_done"
+        for number, (state, done) in enumerate([("queued", 0), ("running", 0), ("running", 2)], start=1):
+            values = (f"{number:032x}", state, f"{number}.pdf", "pdf", 1, "00", 4, "{}", 1.0, None, done)
+            old.execute(f"INSERT INTO jobs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        columns = "job, stage, first_page, last_page, state, ready, attempt, pages_done, output, owner_pid"
+        for row in [
+            (1, "whole", 0, 3, "queued", 1, 0, 0, None, None),
+            # Held by a worker of the old server when it was killed.
+            (2, "whole", 0, 3, "running", 1, 1, 0, None, 2**22 + 1),
+            (3, "pages", 0, 1, "done", 1, 1, 2, "part-done", 2**22 + 1),
+            (3, "pages", 2, 3, "running", 1, 1, 0, None, 2**22 + 1),
+            (3, "document", 0, 3, "queued", 0, 0, 0, None, None),
+        ]:
+            old.execute(f"INSERT INTO shards ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        old.execute("UPDATE shards SET owner_started = 1, worker_index = 0, claimed_at = 1.0 WHERE owner_pid NOT NULL")
+    with open_store(path) as store:
+        for lease in store.leases():
+            assert store.give_back(lease, cause=LOST, max_attempts=3)
+        parts = []
+        while (claim := store.claim(ME, 1)) is not None:
+            parts.append(claim.parts)
+            assert store.complete(claim, output=f"made-{claim.shard_id}", report=report(4))
+        # What was read before is not read again.
+        assert len(parts) == 4
+        assert ("part-done", "made-4") in parts
+        for number in (1, 2, 3):
+            job = store.job(f"{number:032x}")
+            assert job is not None
+            assert job.state is JobState.COMPLETED
+        backlog = store.backlog()
+        assert (backlog.jobs, backlog.pages) == (0, 0)
+
+
 def test_a_step_that_fails_half_way_leaves_the_version_before_it(path: Path) -> None:
     good, *rest = migrations()
     broken = rest[0].__class__(
@@ -120,6 +157,21 @@ def _fill(path: Path) -> None:
     with open_store(path) as store:
         for _ in range(200):
             accept(store)
+
+
+def test_one_page_of_a_database_with_one_flipped_byte_is_found(path: Path, errors: list[str]) -> None:
+    _fill(path)
+    whole = bytearray(path.read_bytes())
+    with closing(sqlite3.connect(path)) as database:
+        ((root,),) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'jobs'")
+    # The number of cells of the page at the root of the table of jobs (SQLite's file format, 1.6).
+    whole[(root - 1) * 4096 + 4] ^= 0x40
+    path.write_bytes(whole)
+    with open_store(path) as store:
+        assert store.totals().queued_jobs == 0
+    (name,) = aside(path.parent)
+    assert (path.parent / name).read_bytes() == whole
+    assert name in errors[0]
 
 
 @pytest.mark.parametrize("place", ["header", "middle", "cut off"])
@@ -242,6 +294,18 @@ def test_a_full_disk_refuses_the_job_and_harms_nothing(path: Path, store: Sqlite
     assert store.totals().queued_jobs == 1
     assert store.complete(must_claim(store), output="r", report=report(3))
     assert job_of(store, job).state is JobState.COMPLETED
+
+
+def test_a_disk_that_became_read_only_is_told_as_such_and_reading_goes_on(store: SqliteStore) -> None:
+    job = accept(store)
+    # SQLite answers a write on this connection as it answers one on a read-only disk.
+    store._writer.execute("PRAGMA query_only = ON")
+    with pytest.raises(StorageUnavailable, match="read-only") as caught:
+        accept(store)
+    assert (caught.value.status, caught.value.retry_after) == (503, 30)
+    assert job_of(store, job) == job
+    store._writer.execute("PRAGMA query_only = OFF")
+    accept(store)
 
 
 def test_a_lock_held_too_long_is_busy_and_reading_goes_on(

@@ -54,7 +54,7 @@ class Database:
         self._seen: int | None = None
         #: Whether the log's entry in its folder is known to be on the disk.
         self._named = False
-        with translated(path), ExitStack() as opened:
+        with translated(path, opening=True), ExitStack() as opened:
             self._presence: int | None = prepare(path)
             opened.callback(os.close, self._presence)
             # The wait for the write lock is `_begin`'s.

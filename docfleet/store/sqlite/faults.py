@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from docfleet.errors import Busy, ConfigurationError, DocfleetError, InternalError, StorageFull
+from docfleet.errors import Busy, ConfigurationError, DocfleetError, InternalError, StorageFull, StorageUnavailable
+from docfleet.files import is_full
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _HELD = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_BROKEN = frozenset({sqlite3.SQLITE_IOERR})
 _CLOSED_OFF = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def result_code(error: sqlite3.Error) -> int | None:
@@ -32,13 +32,16 @@ def is_held(error: sqlite3.Error) -> bool:
     return result_code(error) in _HELD
 
 
-def explain(error: sqlite3.Error | OSError, path: Path) -> DocfleetError:
-    """Return the project's error for one of SQLite's or the system's, with the remedy."""
+def explain(error: sqlite3.Error | OSError, path: Path, *, opening: bool = False) -> DocfleetError:
+    """Return the project's error for one of SQLite's or the system's, with the remedy.
+
+    What keeps a server from starting with a data folder is a fault of its settings; once it runs, of its disk.
+    """
     if isinstance(error, OSError):
-        full, closed_off = error.errno in _NO_ROOM, isinstance(error, PermissionError | FileNotFoundError)
+        full, closed_off = is_full(error), True
     else:
         code = result_code(error)
-        full, closed_off = code == sqlite3.SQLITE_FULL, code in _CLOSED_OFF
+        full, closed_off = code == sqlite3.SQLITE_FULL, code in _CLOSED_OFF | _BROKEN
         if code in _HELD:
             return Busy("The store is held by another process; try again in a few seconds.", retry_after=5.0)
         if code in _DAMAGED:
@@ -47,6 +50,12 @@ def explain(error: sqlite3.Error | OSError, path: Path) -> DocfleetError:
             )
     if full:
         return StorageFull("There is no room left on the disk of the data folder; free some and try again.")
+    if closed_off and not opening:
+        return StorageUnavailable(
+            f"The data folder cannot be used now ({error}): its disk is read-only, gone or broken. Try again when "
+            "whoever runs the server has seen to it.",
+            retry_after=30,
+        )
     if closed_off:
         return ConfigurationError(
             f"{path} cannot be used ({error}). The data folder must exist and be writable by the user that runs the "
@@ -56,16 +65,17 @@ def explain(error: sqlite3.Error | OSError, path: Path) -> DocfleetError:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path, *, opening: bool = False) -> Iterator[None]:
     """Turn what SQLite and the disk raise into the project's errors.
 
     Raises:
         Busy: others held the database for too long.
         StorageFull: the disk is full.
-        ConfigurationError: the file may not be opened or written.
+        StorageUnavailable: the file cannot be read or written now.
+        ConfigurationError: the same, when it is opened.
         InternalError: anything else.
     """
     try:
         yield
     except (sqlite3.Error, OSError) as exc:
-        raise explain(exc, path) from exc
+        raise explain(exc, path, opening=opening) from exc

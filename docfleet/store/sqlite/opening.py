@@ -56,7 +56,7 @@ def prepare(path: Path) -> int:
         raise ConfigurationError(
             f"This Python brings SQLite {sqlite3.sqlite_version}; 3.37 or newer is needed. Use a newer build of Python."
         )
-    with translated(path):
+    with translated(path, opening=True):
         presence = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
