@@ -3,8 +3,8 @@
     python -m benchmarks.fast_shards [DOCUMENT...] [--pages 300] [--workers 2] [--no-server]
 
 First, in shards of 16, 32 and 64 pages (of a short document in halves), the lines of Markdown that differ from those of
-the uncut document, as `diff` counts them: for each digital document of the tests' set, real ones at hand and named ones,
-and a made book. Then the book through the real server with so many workers, whole and cut in turn, three times each.
+the uncut document, as `diff` counts them: for each digital document of the set of tests, real ones at hand, named ones
+and a made book. Then the book through the real server with so many workers, whole and cut in turn, three times.
 Counts hold on any machine; quote ratios of times only from a quiet one.
 """
 
