@@ -877,7 +877,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--quiet", action="store_true", help="plain lines instead of a progress bar")
     add("--options-file", type=Path, metavar="FILE", help="JSON or TOML: options by file name or pattern")
     group = parser.add_argument_group("options of every document (the server's defaults where not given)")
-    for name in ("backend", "tier", "method", "lang", "server-url"):
+    for name in ("backend", "tier", "method", "lang", "server-url", "shards"):
         group.add_argument(f"--{name}")
     for name in ("start-page-id", "end-page-id"):
         group.add_argument(f"--{name}", type=int, metavar="N", help="counted from 0, inclusive")

@@ -19,6 +19,7 @@ SUITE: dict[str, list[str]] = {
     "scaling": ["--scan-pages", "0"],
     "soak": ["--number", "100"],
     "equality": [],
+    "fast_shards": [],
 }
 
 

@@ -67,7 +67,7 @@ async def test_options_reach_the_server_for_all_and_for_each_file(docs: Path, tm
             *(docs, "--out", tmp_path / "out", "--url", server.url, "--options-file", per_file),
             *("--backend", "pipeline", "--tier", "basic", "--method", "txt", "--lang", "en", "--start-page-id", "1"),
             *("--end-page-id", "2", "--formula-enable", "--no-table-enable", "--formats", "markdown,html"),
-            *("--server-url", "http://vlm"),
+            *("--server-url", "http://vlm", "--shards", "fast"),
         )
     assert status == 0, err
     sent = {upload.filename: upload.fields for upload in server.uploads}
@@ -82,6 +82,7 @@ async def test_options_reach_the_server_for_all_and_for_each_file(docs: Path, tm
         "table_enable": "false",
         "formats": "markdown,html",
         "server_url": "http://vlm",
+        "shards": "fast",
     }
     assert sent["11.pdf"] == everybody
     assert sent["02.pdf"] == everybody | {"method": "ocr"}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from docfleet.engine.mineru.flash_shards import CONTEXT, SAMPLES, pages_to_read
 from docfleet.options import Tier
 from docfleet.records import ShardPlan, Stage
 from docfleet.sharding.cutting import LONGEST, SHORTEST, Cuts, cut, halves, turns
@@ -138,3 +139,20 @@ def test_deadlines_grow_with_pages_by_the_work_of_the_stage() -> None:
 def test_retries_wait_longer_each_time_up_to_a_bound() -> None:
     assert [retry_delay(attempt) for attempt in (1, 2, 3)] == [0.5, 1.0, 2.0]
     assert retry_delay(1000) == 30
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16])
+def test_a_shard_of_flash_reads_its_own_pages_in_order_with_neighbours_and_samples_out_of_reach(size: int) -> None:
+    begin, end = 3, 66
+    for first in range(begin, end + 1, size):
+        last = min(first + size - 1, end)
+        read = pages_to_read((first, last), (begin, end))
+        assert len(read) == len(set(read)) <= size + 2 * CONTEXT + SAMPLES
+        assert set(read) <= set(range(begin, end + 1))
+        own = [place for place, page in enumerate(read) if first <= page <= last]
+        assert [read[place] for place in own] == list(range(first, last + 1))
+        # The first page of the document has rules of its own; no other page may stand in its place.
+        assert (own[0] == 0) == (first == begin)
+        for place, page in enumerate(read):
+            near = min(abs(place - own[0]), abs(place - own[-1])) <= CONTEXT
+            assert not near or first - CONTEXT <= page <= last + CONTEXT

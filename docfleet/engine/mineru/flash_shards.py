@@ -1,7 +1,9 @@
 """Flash on digital text, cut over workers, where the caller asked for it (`shards=fast`): parts as files.
 
-A shard reads its own pages and `CONTEXT` pages on each side, which are then dropped: page numbers and running lines are
-matched over two pages, and a table's grid is carried from one page to the next. The document stage joins all parts.
+A shard reads more than its own pages, and drops the others: `CONTEXT` pages on each side, because page numbers and
+running lines are matched over two pages and a table's grid is carried to the next page; and `SAMPLES` pages from all
+over the document, because what its fonts are like decides how the boxes of characters are repaired. The document stage
+joins all parts.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Pages read beside a shard's own: DocVortex compares margins over two pages (`_classify_marginal_candidates`).
 CONTEXT = 2
+#: Pages from all over the document read along: the same for every shard.
+SAMPLES = 3
 #: Pages between two places to cut: the context of shorter shards would cost more than a quarter of their work.
 STEP = 16
 #: Seconds that a page takes, roughly: enough to tell how long a shard should be.
@@ -85,8 +89,11 @@ def write_shard(request: ParseRequest, part: Path, progress: Progress) -> None:
 
     try:
         with translated(), PDFDocument(request.source.read_bytes()) as document:
-            around = range(max(begin, first - CONTEXT), min(end, last + CONTEXT) + 1)
-            pages = [page for page in around if page not in request.skipped and _opens(document, page)]
+            pages = [
+                page
+                for page in pages_to_read((first, last), (begin, end))
+                if page not in request.skipped and _opens(document, page)
+            ]
             made = prepare(document, pages, collected).only(first, last)
             (part / f"flash-{first:06d}-{last:06d}.pickle").write_bytes(made.to_bytes())
     except Exception:
@@ -95,6 +102,21 @@ def write_shard(request: ParseRequest, part: Path, progress: Progress) -> None:
             raise stopped[0] from None
         raise
     progress(last - first + 1)
+
+
+def pages_to_read(own: tuple[int, int], wanted: tuple[int, int]) -> list[int]:
+    """Return the pages that a shard reads, in the order in which it does.
+
+    Samples stand where no page of the shard's own is within two pages of them, or their margins would be taken for
+    those of neighbours; and never before the first page of the document, which has rules of its own.
+    """
+    (first, last), (begin, end) = own, wanted
+    around = range(max(begin, first - CONTEXT), min(end, last + CONTEXT) + 1)
+    pages = end - begin + 1
+    samples = {begin + (2 * number + 1) * pages // (2 * SAMPLES) for number in range(SAMPLES)}
+    elsewhere = sorted(samples - set(around))
+    behind = first == begin or last + CONTEXT <= end
+    return [*around, *elsewhere] if behind else [*elsewhere, *around]
 
 
 def check_shard(request: ParseRequest, part: Path) -> None:
