@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from starlette.formparsers import MultiPartParser
 
 from docfleet.host.shutdown import Ending, end_workers, watch_children
+from docfleet.web.pacing import Pacing
 from docfleet.web.problems import install_error_handlers
 
 #: What runs in the API process from its start to its end.
@@ -41,6 +42,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self.ending = Ending()
         self._api_life = api_life
         install_error_handlers(self.app)
+        self.app.add_middleware(Pacing)
         MultiPartParser.spool_max_size = _SPOOL_BYTES
 
     @asynccontextmanager
