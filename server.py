@@ -23,6 +23,7 @@ from docfleet.errors import ConfigurationError, DocfleetError
 from docfleet.files import DataFolder
 from docfleet.host.claim_loop import ClaimLoop, DoorSpec
 from docfleet.models.records import ModelSource
+from docfleet.process.files import raise_open_files
 from docfleet.process.lifeline import tie_to_parent
 from docfleet.records import Claim, WorkerSlot
 from docfleet.settings import Settings, parse_command_line
@@ -93,6 +94,7 @@ def run(settings: Settings) -> int:
     from docfleet.host.lock import hold_folder
     from docfleet.host.server import FleetServer
 
+    raise_open_files()
     folder = open_folder(settings.data_dir)
     hold_folder(folder.root)
     fleet = plan_fleet(settings, folder)

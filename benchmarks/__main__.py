@@ -17,6 +17,8 @@ SUITE: dict[str, list[str]] = {
     "throughput": ["samples/report.pdf", "samples/minutes.docx", "--copies", "40"],
     "ocr_quality": ["--pages", "2"],
     "scaling": ["--scan-pages", "0"],
+    "crowd": ["--requests", "10", "50", "100", "200", "500"],
+    "short_beside_long": [],
     "soak": ["--number", "100"],
     "equality": [],
     "fast_shards": [],

@@ -131,8 +131,8 @@ def stop(serving: Serving, seconds: float = 15) -> int:
 
 
 @contextlib.contextmanager
-def running(data: Path, *arguments: str, **environment: str) -> Iterator[Serving]:
-    serving = start(data, *arguments, **environment)
+def running(data: Path, *arguments: str, under: tuple[str, ...] = (), **environment: str) -> Iterator[Serving]:
+    serving = start(data, *arguments, under=under, **environment)
     try:
         yield serving
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -47,6 +48,8 @@ _LEASE_INTERVAL = 0.5
 _REVOKE_INTERVAL = 0.25
 _RETENTION_INTERVAL = 60.0
 _SIZE_INTERVAL = 5.0
+#: Seconds that a thread may keep the interpreter while another wants it.
+_SWITCH_SECONDS = 0.0005
 #: Seconds before the end of the grace time at which requests that still wait are told where their job is.
 _LAST_WORD = 1.0
 
@@ -67,6 +70,8 @@ class ApiLife:
     async def __call__(self, app: FastAPI) -> AsyncIterator[None]:
         """Open the doors, and close them in order."""
         logs.configure(self.settings.log_level, "api")
+        # Dozens of threads read and write for a crowd of requests; the loop must not wait for each one's turn.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         async with AsyncExitStack() as ending:
             store = ending.enter_context(closing(open_store(self.folder.database)))
             clear_leftovers(self.folder, store)

@@ -19,6 +19,7 @@ from starlette.formparsers import MultiPartParser
 from docfleet.host.keeper import Keeper
 from docfleet.host.shutdown import Ending, end_children
 from docfleet.process.groups import kill_group
+from docfleet.web.pacing import Pacing
 from docfleet.web.problems import install_error_handlers
 
 #: What runs in the API process from its start to its end.
@@ -44,6 +45,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self.ending = Ending()
         self._api_life = api_life
         install_error_handlers(self.app)
+        self.app.add_middleware(Pacing)
         MultiPartParser.spool_max_size = _SPOOL_BYTES
 
     @asynccontextmanager

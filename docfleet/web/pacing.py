@@ -1,0 +1,49 @@
+"""A crowd comes in a few at a time, so that whoever only asks whether the server lives is not kept behind it.
+
+Five hundred requests that arrive at once would all be begun in one round of the event loop: about a tenth of a second
+in which nothing else is heard. Here a few are begun in each round; the others wait for theirs, in the order in which
+they came. Nobody waits for another's body: only the beginnings are spread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+#: Requests begun in one round of the loop; each costs some 0.3 ms.
+_A_ROUND = 8
+#: Requests that only look are begun at once.
+_AT_ONCE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Pacing:
+    """ASGI middleware; put outermost, before any work is done for a request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app, in its turn."""
+        if scope["type"] == "http" and scope["method"] not in _AT_ONCE:
+            await self._turn()
+        await self._app(scope, receive, send)
+
+    async def _turn(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._let_in(), name="pacing")
+        await turn
+
+    async def _let_in(self) -> None:
+        # Nothing awaits between the last look at those who wait and the end of the task: nobody is left behind.
+        while self._waiting:
+            for _ in range(min(_A_ROUND, len(self._waiting))):
+                turn = self._waiting.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+            await asyncio.sleep(0)
