@@ -19,10 +19,12 @@ from loguru import logger
 from docfleet import __version__, logs
 from docfleet.devices import PlannedWorker
 from docfleet.engine.mineru.environment import tuning
+from docfleet.engine.mineru.orders import BEST, FetchOrders
 from docfleet.errors import ConfigurationError, DocfleetError
 from docfleet.files import DataFolder
 from docfleet.host.claim_loop import ClaimLoop, DoorSpec
 from docfleet.models.records import ModelSource
+from docfleet.options import Tier
 from docfleet.process.files import raise_open_files
 from docfleet.process.lifeline import tie_to_parent
 from docfleet.records import Claim, WorkerSlot
@@ -76,11 +78,13 @@ class MinerUAPI(ls.LitAPI):  # type: ignore[misc]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server. Return its exit status: 0 after a signal, 1 after a fault, 2 for settings that cannot be used."""
     try:
-        resolved, only_show = parse_command_line(argv)
-        if only_show:
+        resolved, wish = parse_command_line(argv)
+        if wish.show_config:
             print(resolved.explain())
             return 0
         logs.configure(resolved.settings.log_level, "main")
+        if wish.prefetch:
+            return prefetch(resolved.settings, wish.tier)
         return run(resolved.settings)
     except DocfleetError as exc:
         print(f"server.py: {exc.message}", file=sys.stderr)
@@ -102,7 +106,9 @@ def run(settings: Settings) -> int:
     server = FleetServer(
         MinerUAPI(fleet.workers),
         devices=[slot.device for slot in fleet.workers.slots],
-        api_life=ApiLife(settings=settings, folder=folder, slots=fleet.workers.slots, facts=fleet.facts),
+        api_life=ApiLife(
+            settings=settings, folder=folder, slots=fleet.workers.slots, facts=fleet.facts, fetch=fleet.fetch
+        ),
         grace_seconds=settings.grace_seconds,
     )
     return server.serve(host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
@@ -115,6 +121,8 @@ class Fleet:
     workers: WorkerPlan
     #: For `/status`: version, devices, model source, warnings.
     facts: dict[str, Any]
+    #: Weights to fetch while the server runs; None where no hub is used.
+    fetch: FetchOrders | None = None
 
 
 def open_folder(path: Path) -> DataFolder:
@@ -164,7 +172,36 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         "model_source": source.to_json(),
         "warnings": [*planned.warnings, *filter(None, [planned.performance_warning])],
     }
-    return Fleet(workers, facts)
+    return Fleet(workers, facts, None if source.offline else fetch_orders(source, slots[0], settings.log_level))
+
+
+def fetch_orders(source: ModelSource, slot: WorkerSlot, log_level: str, tier: str = BEST) -> FetchOrders:
+    """Return what to fetch; the device of a worker decides which weights it needs."""
+    return FetchOrders(
+        source=source.name.value,
+        models_dir=source.models_dir,
+        tier=tier,
+        log_level=log_level,
+        environment=slot.environment,
+    )
+
+
+def prefetch(settings: Settings, tier: str) -> int:
+    """Fetch the weights of a tier and return the exit status: 0 if all are here, 1 if not."""
+    from _config_endpoint import missing_weights
+
+    fleet = plan_fleet(settings, open_folder(settings.data_dir))
+    if fleet.fetch is None:
+        source = fleet.facts["model_source"]
+        missing = missing_weights(Path(source["models_dir"]))
+        if missing or tier not in (BEST, Tier.FLASH, Tier.BASIC):
+            print(f"server.py: nothing can be fetched: {source['reason']}. {missing}", file=sys.stderr)
+            return 1
+        return 0
+    with replace(fleet.fetch, tier=tier).start() as fetching:
+        status = fetching.wait()
+    logger.info("weights {} in {}", "are" if status == 0 else "are not all", fleet.fetch.models_dir)
+    return 0 if status == 0 else 1
 
 
 def recycling_limits(settings: Settings, memory: int, workers: int) -> RecyclingLimits:

@@ -11,7 +11,9 @@ _FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level:<7} {extra[process]:<9} {messag
 
 #: Libraries that say at these levels what only their authors want to know: standard logging, and loguru.
 _TALKATIVE = {
-    **dict.fromkeys(("uvicorn", "litserve", "httpx", "httpcore", "rapidocr", "RapidOCR", "urllib3"), logging.WARNING),
+    **dict.fromkeys(
+        ("uvicorn", "litserve", "httpx", "httpx2", "httpcore", "rapidocr", "RapidOCR", "urllib3"), logging.WARNING
+    ),
     "pypdfium2": logging.ERROR,
 }
 _TALKATIVE_LOGURU = ("mineru", "docvortex")

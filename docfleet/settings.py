@@ -146,6 +146,13 @@ def option_parser() -> argparse.ArgumentParser:
             )
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings (also DOCFLEET_CONFIG)")
     parser.add_argument("--show-config", action="store_true", help="print what holds and where it came from, and exit")
+    parser.add_argument("--prefetch", action="store_true", help="fetch model weights for --tier, and exit")
+    parser.add_argument(
+        "--tier",
+        choices=("auto", "basic", "standard", "advanced"),
+        default="auto",
+        help="with --prefetch: the tier to fetch for (default: the best that can run here)",
+    )
     return parser
 
 
@@ -207,7 +214,18 @@ def _explain(exc: ValidationError, sources: Mapping[str, str]) -> str:
     return "; ".join(parts) + "."
 
 
-def parse_command_line(argv: Sequence[str] | None = None) -> tuple[Resolved, bool]:
-    """Return the settings of this run and whether the caller only wants to see them."""
+@dataclass(frozen=True)
+class Wish:
+    """What the caller of the command line wants instead of a running server."""
+
+    show_config: bool
+    prefetch: bool
+    #: With `prefetch`: the tier to fetch for; auto is the best that can run here.
+    tier: str
+
+
+def parse_command_line(argv: Sequence[str] | None = None) -> tuple[Resolved, Wish]:
+    """Return the settings of this run and what else is wanted."""
     arguments = vars(option_parser().parse_args(argv))
-    return resolve(arguments), bool(arguments["show_config"])
+    wish = Wish(arguments["show_config"], arguments["prefetch"], arguments["tier"])
+    return resolve(arguments), wish

@@ -10,17 +10,20 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from fastapi import FastAPI
 
 from docfleet import logs
+from docfleet.engine.mineru.orders import FetchOrders
 from docfleet.files import DataFolder
 from docfleet.intake.accept import Intake
 from docfleet.intake.inspector import Inspector
 from docfleet.intake.receive import receive
 from docfleet.intake.reuse import Reuse
+from docfleet.models.progress import read_status
 from docfleet.records import WorkerSlot
 from docfleet.settings import Settings
 from docfleet.sharding.deadlines import Deadlines
@@ -29,6 +32,7 @@ from docfleet.store.reuse import hand_on
 from docfleet.store.sqlite import SqliteStore, open_store
 from docfleet.supervisor.blame import Blame
 from docfleet.supervisor.cancelled import Revoker
+from docfleet.supervisor.fetcher import Fetcher
 from docfleet.supervisor.leases import LeaseKeeper
 from docfleet.supervisor.limits import Limits as LeaseLimits
 from docfleet.supervisor.sizes import keep_within
@@ -46,6 +50,7 @@ _Handler = Callable[[int, FrameType | None], None]
 _LEASE_INTERVAL = 0.5
 #: Seconds between two looks at leases of cancelled jobs: with the worker's patience it makes less than 2 s.
 _REVOKE_INTERVAL = 0.25
+_FETCH_INTERVAL = 1.0
 _RETENTION_INTERVAL = 60.0
 _SIZE_INTERVAL = 5.0
 #: Seconds that a thread may keep the interpreter while another wants it.
@@ -65,6 +70,8 @@ class ApiLife:
     facts: Mapping[str, Any]
     #: When the main process began: an API process that is started again belongs to the same server.
     begun: float = field(default_factory=time.time)
+    #: Weights to fetch beside the running server; None where nothing is to be fetched.
+    fetch: FetchOrders | None = None
 
     @asynccontextmanager
     async def __call__(self, app: FastAPI) -> AsyncIterator[None]:
@@ -81,7 +88,8 @@ class ApiLife:
             # A store of its own: it says once that something changed, to whoever asks first.
             feed = ProgressFeed(ending.enter_context(closing(open_store(self.folder.database))))
             watch = JobWatch(store)
-            doors = self._doors(store, inspector, watch, feed)
+            facts = dict(self.facts)
+            doors = self._doors(store, inspector, watch, feed, facts)
             ending.push_async_callback(doors.admission.write)
 
             def release() -> None:
@@ -90,13 +98,20 @@ class ApiLife:
 
             self._release_at_signal(release)
             app.include_router(create_doors(doors))
-            supervisor = Watch(self._chores(store))
+            chores = self._chores(store)
+            if self.fetch is not None:
+                fetcher = Fetcher(self.fetch.start, partial(show_fetching, facts, self.fetch.models_dir))
+                ending.callback(fetcher.stop)
+                chores.append(Chore("weights", fetcher.look, _FETCH_INTERVAL))
+            supervisor = Watch(chores)
             supervisor.start()
             ending.push_async_callback(asyncio.to_thread, supervisor.stop)
             ending.callback(release)
             yield
 
-    def _doors(self, store: SqliteStore, inspector: Inspector, watch: JobWatch, feed: ProgressFeed) -> Doors:
+    def _doors(
+        self, store: SqliteStore, inspector: Inspector, watch: JobWatch, feed: ProgressFeed, facts: Mapping[str, Any]
+    ) -> Doors:
         settings = self.settings
         limits = Limits(pages=settings.max_backlog_pages, jobs=settings.max_backlog_jobs)
         reserve = settings.min_free_disk_mb * 1024 * 1024
@@ -114,7 +129,7 @@ class ApiLife:
             body_limit=settings.max_body_mb * 1024 * 1024,
             wait_timeout=settings.wait_timeout,
             plan=self.slots,
-            facts=self.facts,
+            facts=facts,
             started_at=time.time(),
             stale_seconds=settings.stale_seconds,
         )
@@ -149,6 +164,13 @@ class ApiLife:
         pause = max(self.settings.grace_seconds - _LAST_WORD, 0)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _after(lambda: loop.call_later(pause, release), loop, signal.getsignal(number)))
+
+
+def show_fetching(facts: dict[str, Any], models_dir: Path) -> None:
+    """Put where the fetching of weights stands among the facts about the model source."""
+    status = read_status(models_dir)
+    if status is not None:
+        facts["model_source"] = {**facts["model_source"], "fetching": status.to_json()}
 
 
 def _after(first: Callable[[], object], loop: asyncio.AbstractEventLoop, then: object) -> _Handler:

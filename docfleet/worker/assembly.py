@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from docfleet import logs
 from docfleet.engine.choice import why_not
@@ -13,6 +14,7 @@ from docfleet.engine.fingerprint import fingerprint
 from docfleet.engine.interface import EngineContext
 from docfleet.engine.registry import build_engines
 from docfleet.files import DataFolder, remove_tree
+from docfleet.models.progress import Arrivals
 from docfleet.models.records import Source
 from docfleet.options import Tier
 from docfleet.process.groups import lead_group
@@ -78,6 +80,7 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
     )
     heart.start()
 
+    arrivals = Arrivals(Path(os.environ.get("MINERU_MODEL_BASE_DIR", scratch)))
     engines = build_engines(plan.engines)
     context = EngineContext(
         device=slot.environment.get("MINERU_DEVICE_MODE", slot.device),
@@ -99,6 +102,6 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
         heart.tell(WorkerState.READY, why_not(engines, Tier.BASIC))
     bench = Bench(plan.folder, engines, Courtesy(store))
     care = Care(claims=store, bench=bench, deadlines=plan.deadlines, max_attempts=plan.max_attempts)
-    recycler = Recycler(plan.recycling, store, heart, owner=owner, slot=index)
+    recycler = Recycler(plan.recycling, store, heart, owner=owner, slot=index, arrived=arrivals.any)
     rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, recycler=recycler, owner=owner, slot=index)
     return AssembledWorker(bench, heart, rounds)

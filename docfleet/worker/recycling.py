@@ -7,6 +7,7 @@ next one once the last one's replacement is ready.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from loguru import logger
@@ -35,9 +36,20 @@ class Recycler:
     """Tells one worker when to leave."""
 
     def __init__(
-        self, limits: RecyclingLimits, turns: Recycling, heart: Heart, *, owner: ProcessIdentity, slot: int
+        self,
+        limits: RecyclingLimits,
+        turns: Recycling,
+        heart: Heart,
+        *,
+        owner: ProcessIdentity,
+        slot: int,
+        arrived: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Make the recycler of a worker whose engines are loaded: its memory now is what it cannot do without."""
+        """Make the recycler of a worker whose engines are loaded: its memory now is what it cannot do without.
+
+        `arrived` tells that weights came after the engines were loaded; it must cost microseconds.
+        """
+        self._arrived = arrived
         self._limits = limits
         self._turns = turns
         self._heart = heart
@@ -60,6 +72,8 @@ class Recycler:
 
     def _reason(self, report: WorkerReport) -> str | None:
         limits, age = self._limits, time.time() - report.started_at
+        if self._arrived():
+            return "weights have come since it was loaded"
         if not report.documents_done:
             return None
         if limits.documents and report.documents_done >= limits.documents:

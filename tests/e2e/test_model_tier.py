@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from tests import tiny_models
+from tests.integration.hub_house import closed_port
+from tests.integration.weights_hub import weights_hub
 from tests.mineru_support import files_of
 from tests.model_pages import make_pages
 from tests.model_path import WINDOW, ask, worker_environment
-from tests.serving import Serving, running, stop, wait_ready
+from tests.serving import Serving, running, stop, wait_ready, wait_until
 
 PAGES = 20
+LAYOUT = "Layout/PP-DocLayoutV2/inference.onnx"
 FORMATS = "markdown,content_list,middle_json,model_output"
 
 
@@ -82,3 +85,34 @@ def test_damaged_weights_leave_a_server_that_reads_at_flash_and_says_why_not_at_
         assert answered.status_code == 200
         assert answered.json()["tier"] == "flash"
         assert stop(serving) == 0
+
+
+def test_a_server_whose_weights_come_from_a_hub_serves_at_once_and_at_tier_basic_when_they_are_here(
+    tmp_path: Path, models: Path
+) -> None:
+    source = make_pages(tmp_path / "pages.pdf", 2).read_bytes()
+    online = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "MINERU_MODEL_BASE_DIR": str(tmp_path / "here")}
+    with weights_hub(models / tiny_models.REPOSITORY) as hub:
+        hub.hold_at = 0
+        # `auto`: the hub is asked for a small file first.
+        with running(tmp_path / "data", "--workers", "2", **hub.environment("auto"), **online) as serving:
+            wait_ready(serving, workers=2)
+            assert serving.predict(source, "pages.pdf").json()["tier"] == "flash"
+            refused = serving.predict(source, "pages.pdf", tier="basic")
+            assert refused.status_code == 503
+            assert "not on this machine yet" in refused.json()["error"]["message"]
+            wait_until(lambda: serving.get("/status")["model_source"].get("fetching", {}).get("total_bytes"), 60)
+            assert serving.get("/status")["model_source"]["fetching"]["state"] == "fetching"
+            hub.go.set()
+            # Both workers leave for ones that have the weights, one after the other.
+            wait_until(lambda: all(one["state"] == "ready" and not one["detail"] for one in serving.workers()), 120)
+            assert basic(serving, tmp_path / "pages.pdf", method="txt")["tier"] == "basic"
+            assert serving.predict(source, "pages.pdf").json()["tier"] == "basic"
+            wait_until(lambda: serving.get("/status")["model_source"]["fetching"]["state"] == "done", 30)
+            # The one that was held may have been asked for again; no other was.
+            assert {count for name, count in hub.transfers.items() if name != LAYOUT} == {1}
+            assert stop(serving) == 0
+    # And from then on without a network.
+    offline = {"MINERU_MODEL_BASE_DIR": str(tmp_path / "here"), "HF_ENDPOINT": closed_port()}
+    with running(tmp_path / "data", "--workers", "1", **offline) as serving:
+        assert basic(serving, tmp_path / "pages.pdf", method="txt")["tier"] == "basic"

@@ -144,7 +144,7 @@ def test_pages_that_are_pictures_are_named_when_nothing_recognised_them(tmp_path
 
 def test_a_scan_asks_for_weights_instead_of_coming_back_empty(tmp_path: Path, picture: Path) -> None:
     make_pdf(tmp_path / "scan.pdf", pages=0, picture=picture, first_is_picture=True)
-    with pytest.raises(TierUnavailable, match="mineru-models-download"):
+    with pytest.raises(TierUnavailable, match="--prefetch"):
         parse(tmp_path / "scan.pdf", tmp_path)
 
 
@@ -153,7 +153,7 @@ def test_missing_names_the_weights_and_the_remedy_for_each_tier_that_needs_them(
     for tier in (Tier.BASIC, Tier.STANDARD, Tier.ADVANCED):
         reason = engine.missing(tier, "pdf", ParseOptions())
         assert reason is not None
-        assert "mineru-models-download" in reason
+        assert "--prefetch" in reason
         assert "MINERU_MODEL_SOURCE" in reason
         assert engine.missing(tier, "docx", ParseOptions()) is None
     assert engine.missing(Tier.FLASH, "pdf", ParseOptions()) is None
@@ -209,8 +209,8 @@ def test_a_key_for_the_vlm_server_goes_to_no_other_server(monkeypatch: pytest.Mo
         readiness.vlm_config(ParseOptions(server_url="http://user:pass@other.example/"))
 
 
-def test_weights_that_cannot_be_fetched_make_the_tier_missing_and_not_the_worker(tmp_path: Path) -> None:
-    """A hub that refuses every connection: the worker loads all the same, flash works, basic says why not."""
+def test_weights_that_are_not_here_make_the_tier_missing_and_not_the_worker(tmp_path: Path) -> None:
+    """A hub that refuses every connection: the worker asks nobody and loads, flash works, basic says why not."""
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
@@ -234,4 +234,4 @@ def test_weights_that_cannot_be_fetched_make_the_tier_missing_and_not_the_worker
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environ, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "does not answer" in done.stdout
+    assert "not on this machine yet" in done.stdout

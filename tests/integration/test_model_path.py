@@ -171,5 +171,5 @@ def test_weights_that_are_missing_or_damaged_take_the_tier_away_with_a_reason_th
     )
     assert flash is None
     assert file in basic
-    assert ("mineru-models-download" in basic) if harm == "absent" else ("Remove it" in basic)
+    assert ("--prefetch" in basic) if harm == "absent" else ("Remove it" in basic)
     assert str(tmp_path) not in basic

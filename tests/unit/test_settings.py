@@ -68,8 +68,8 @@ def test_every_setting_is_an_option_and_is_explained() -> None:
 
 
 def test_show_config_is_understood() -> None:
-    resolved, only_show = parse_command_line(["--show-config", "--require-accelerator", "--workers", "2"])
-    assert only_show
+    resolved, wish = parse_command_line(["--show-config", "--require-accelerator", "--workers", "2"])
+    assert wish.show_config
     assert resolved.settings.require_accelerator
     assert resolved.settings.workers == 2
 

@@ -38,7 +38,7 @@ _LONGEST_CAUSE = 200
 
 #: How to get weights; every message about missing ones ends with it.
 WEIGHTS_REMEDY = (
-    "Download them with `mineru-models-download`, or set MINERU_MODEL_SOURCE to huggingface or modelscope "
+    "Fetch them with `python server.py --prefetch`, or set MINERU_MODEL_SOURCE to huggingface or modelscope "
     "where the server may fetch them itself."
 )
 

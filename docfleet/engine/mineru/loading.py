@@ -25,17 +25,15 @@ _LATE = (
 
 
 def load_small_models() -> None:
-    """Fetch what is missing, if a hub may be asked, and load every model of tier basic.
+    """Load every model of tier basic. All files are here: what is missing is fetched by a process for all workers.
 
     Raises:
         TierUnavailable: a file is damaged; the message names it.
-        Exception: whatever a hub or the disk makes of it.
     """
     from mineru.model.registry import small_model_repo
     from mineru.model.runtime.hybrid import HybridLocalModelContextSingleton
 
     repo = small_model_repo()
-    repo.ensure()
     with _blaming(repo):
         context = HybridLocalModelContextSingleton().get_model()
         for name in _LATE:
@@ -61,5 +59,5 @@ def _blaming(repo: ModelRepo) -> Iterator[None]:
         named = f"{repo.name}/{file}" if file else f"a file of {repo.name}"
         raise TierUnavailable(
             f"The weights do not load ({short_cause(exc)}): {named} is damaged, or made for another version of MinerU. "
-            "Remove it, fetch it anew, and restart the server."
+            "Remove it, fetch it anew (`python server.py --prefetch`), and restart the server."
         ) from exc

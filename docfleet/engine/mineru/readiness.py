@@ -1,8 +1,9 @@
-"""What can run here: which weights lie on the disk or may be fetched, which VLM can be reached. No network."""
+"""What can run here: which weights lie on the disk, which VLM can be reached. No network: others fetch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -12,6 +13,7 @@ from docfleet.engine.mineru.failures import WEIGHTS_REMEDY, short_cause, transla
 from docfleet.engine.mineru.loading import load_small_models, load_vlm
 from docfleet.engine.mineru.sources import canonical
 from docfleet.errors import ConfigurationError, DocfleetError, InvalidOption, TierUnavailable
+from docfleet.models.progress import Fetching, read_status
 from docfleet.options import Method, ParseOptions, Tier
 
 if TYPE_CHECKING:
@@ -151,11 +153,12 @@ class Readiness:
         from mineru.config import config
         from mineru.model.download import verify_model_repo
 
-        if config.model.source in repo.repos:
-            return None
         found = verify_model_repo(repo)
         if found.ready:
             return None
+        if self._context.model_source in repo.repos:
+            fetching = read_status(Path(config.model.base_dir).expanduser()) or Fetching(state="")
+            return f"Weights {repo.name} are not on this machine yet: {fetching}. Send the document again later."
         if len(found.missing_paths) < len(repo.paths):
             more = f" and {len(found.missing_paths) - 1} more" if len(found.missing_paths) > 1 else ""
             return f"Weights {repo.name} lack {found.missing_paths[0]}{more}. {WEIGHTS_REMEDY}"

@@ -1,0 +1,91 @@
+"""Fetch the weights of a tier: a program of its own, `python -m docfleet.engine.mineru.prefetch`.
+
+Orders come as one line of JSON on standard input: {"source", "models_dir", "tier", "log_level", "pause"}. It ends with
+status 0 once all is here, with 1 and a line on standard error if it cannot be, and when its input closes: whoever
+started it is gone then. What is needed where is MinerU's knowledge and read from its registry; hubs are
+`docfleet.models`' business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+
+from docfleet import logs
+from docfleet.engine.mineru.orders import BEST
+from docfleet.errors import DocfleetError
+from docfleet.models.fetching import Wanted, fetch
+from docfleet.models.progress import Fetching, write_status
+from docfleet.models.records import Source
+from docfleet.options import Tier
+
+if TYPE_CHECKING:
+    from mineru.model.download import ModelRepo
+
+
+def main() -> int:
+    """Carry out the orders."""
+    # Ctrl-C reaches every process of a terminal; this one ends with its parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    orders: dict[str, Any] = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logs.configure(orders["log_level"], "models")
+    models_dir = Path(orders["models_dir"])
+    try:
+        for repo in wanted_repositories(orders["tier"]):
+            ids = {Source(name): name_there for name, name_there in repo.repos.items()}
+            paths = () if repo.download_mode == "full" else tuple(repo.paths.values())
+            wanted = Wanted(name=repo.local_name, ids=ids, paths=paths)
+            is_here = partial(_is_here, repo)
+            fetch(wanted, Source(orders["source"]), models_dir, is_here, pause=orders["pause"])
+    except DocfleetError as exc:
+        write_status(models_dir, Fetching(state="failed", error=exc.message))
+        logger.error("{}", exc.message)
+        return 1
+    write_status(models_dir, Fetching(state="done"))
+    return 0
+
+
+def wanted_repositories(tier: str) -> list[ModelRepo]:
+    """Return what a tier needs on this device; flash needs nothing.
+
+    Args:
+        tier: a tier, or `BEST`.
+    """
+    from mineru.config import config
+    from mineru.model.registry import small_model_repo, vlm_model_repo
+    from mineru.model.runtime.device import module_available
+    from mineru.model.vlm.selector import VLM_REQUIRED_MODULES, resolve_vlm_engine
+
+    if tier == Tier.FLASH:
+        return []
+    wanted = [small_model_repo()]
+    if tier == Tier.BASIC or config.model.vlm.server_url:
+        return wanted
+    engine = resolve_vlm_engine()
+    if tier != BEST or all(module_available(name) for name in VLM_REQUIRED_MODULES[engine]):
+        wanted.append(vlm_model_repo(engine))
+    return wanted
+
+
+def _is_here(repo: ModelRepo) -> bool:
+    from mineru.model.download import verify_model_repo
+
+    return bool(verify_model_repo(repo).ready)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Weights come from a hub: slowly, in pieces, wrong, and in the end whole; once, however many ask. Real libraries."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docfleet.engine.mineru.orders import FetchOrders
+from docfleet.models.progress import Arrivals, read_status
+from docfleet.models.weights import missing_weights
+from tests import tiny_models
+from tests.integration.hub_house import closed_port
+from tests.integration.weights_hub import REPOSITORY, WeightsHub, weights_hub
+from tests.mineru_support import files_of
+from tests.serving import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("huggingface", "modelscope")
+LARGE = "MFR/pp_formulanet_plus_m/PP-FormulaNet_plus-M.onnx"
+SMALL = "Layout/PP-DocLayoutV2/inference.yml"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[WeightsHub]:
+    folder = tiny_models.make(tmp_path / "offered")
+    # Hugging Face's library writes what came in pieces of 10 MiB.
+    (folder / LARGE).write_bytes(os.urandom(1 << 20) * 24)
+    (folder / "README.md").write_text("Nobody needs this.")
+    with weights_hub(folder) as house:
+        yield house
+
+
+def start(models: Path, hub: WeightsHub, source: str, **more: str) -> subprocess.Popen[str]:
+    environment = hub.environment(source) | {"MINERU_MODEL_BASE_DIR": str(models), "MINERU_HOME": str(models / "home")}
+    environment |= PATIENCE | more
+    return FetchOrders(source=source, models_dir=models, tier="basic", environment=environment, pause=0.05).start()
+
+
+PATIENCE = {"HF_HUB_DOWNLOAD_TIMEOUT": "5", "HF_HUB_OFFLINE": "0"}
+
+
+def wait(process: subprocess.Popen[str]) -> int:
+    with process:
+        return process.wait(timeout=120)
+
+
+def size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def is_whole(models: Path, hub: WeightsHub) -> None:
+    fetched = {name: content for name, content in files_of(models / REPOSITORY).items() if ".mineru" not in name}
+    offered = files_of(hub.folder)
+    del offered["README.md"]
+    assert fetched == offered
+    assert missing_weights(models) == ""
+    # Nothing is left over of the way here.
+    assert not list((models / ".docfleet-fetch").glob(f"{REPOSITORY}/*"))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_transfer_that_breaks_off_goes_on_there_and_wrong_bytes_are_fetched_again(
+    tmp_path: Path, hub: WeightsHub, source: str
+) -> None:
+    hub.break_at, hub.slow = 21 << 20, 0.001
+    hub.faults = {LARGE: ["break", "corrupt"], SMALL: ["corrupt", "503"]}
+    models = tmp_path / "models"
+    arrivals = Arrivals(models)
+    assert wait(start(models, hub, source)) == 0
+    is_whole(models, hub)
+    assert hub.resumed[LARGE] >= 10 << 20
+    assert hub.transfers["README.md"] == 0
+    assert not any(hub.faults.values())
+    assert arrivals.any()
+    status = read_status(models)
+    assert status is not None
+    assert status.state == "done"
+
+    # What is here is not fetched again, and nobody is asked for it.
+    before = hub.transfers.copy()
+    assert wait(start(models, hub, source, HF_ENDPOINT=closed_port(), MODELSCOPE_ENDPOINT=closed_port())) == 0
+    assert hub.transfers == before
+
+
+@pytest.mark.parametrize(("source", "crowd"), [("huggingface", 8), ("modelscope", 2)])
+def test_many_that_start_at_once_fetch_each_file_once_and_go_on_where_one_was_killed(
+    tmp_path: Path, hub: WeightsHub, source: str, crowd: int
+) -> None:
+    models = tmp_path / "models"
+    hub.hold_at = 21 << 20
+    first = start(models, hub, source)
+    staged = models / ".docfleet-fetch" / REPOSITORY
+    wait_until(lambda: any(size(path) > 10 << 20 for path in staged.rglob("*")), seconds=60)
+    assert not (models / REPOSITORY).exists()
+    status = read_status(models)
+    assert status is not None
+    assert (status.state, status.repository) == ("fetching", REPOSITORY)
+    assert "of 25 MB" in str(status)
+    first.kill()
+    first.wait()
+
+    hub.transfers.clear()
+    hub.go.set()
+    processes = [start(models, hub, source) for _ in range(crowd)]
+    assert [wait(process) for process in processes] == [0] * crowd
+    is_whole(models, hub)
+    assert set(hub.transfers.values()) == {1}
+    assert hub.resumed[LARGE] >= 10 << 20
+
+
+def test_files_that_lie_there_already_are_completed(tmp_path: Path, hub: WeightsHub) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(hub.folder, models / REPOSITORY, ignore=shutil.ignore_patterns("README.md"))
+    (models / REPOSITORY / LARGE).unlink()
+    assert wait(start(models, hub, "modelscope")) == 0
+    is_whole(models, hub)
+
+
+def test_a_fetch_ends_when_whoever_started_it_is_gone(tmp_path: Path, hub: WeightsHub) -> None:
+    hub.hold_at = 0
+    process = start(tmp_path / "models", hub, "huggingface")
+    wait_until(lambda: hub.transfers, seconds=60)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=20) == 1
+
+
+def test_the_command_fetches_for_an_offline_machine_or_says_why_not(tmp_path: Path, hub: WeightsHub) -> None:
+    def prefetch(**environment: str) -> subprocess.CompletedProcess[str]:
+        base = {name: value for name, value in os.environ.items() if not name.startswith(("MINERU_", "HF_"))}
+        folders = ("--data-dir", str(tmp_path / "data"), "--models-dir", str(tmp_path / "models"))
+        return subprocess.run(
+            [sys.executable, "server.py", "--prefetch", "--tier", "basic", *folders],
+            cwd=ROOT,
+            env=base | PATIENCE | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    hub.faults = {SMALL: ["corrupt"] * 3}
+    failed = prefetch(**hub.environment("huggingface"))
+    assert failed.returncode == 1
+    assert f"{SMALL} cannot be fetched (ValueError: its checksum is wrong)" in failed.stderr
+    assert not (tmp_path / "models" / REPOSITORY).exists()
+    # Not set at all: the hub is found by asking.
+    done = prefetch(**hub.environment("auto"))
+    assert done.returncode == 0, done.stderr
+    is_whole(tmp_path / "models", hub)
+    assert prefetch(MINERU_MODEL_SOURCE="local").returncode == 0
+    (tmp_path / "models" / REPOSITORY / SMALL).unlink()
+    refused = prefetch(MINERU_MODEL_SOURCE="local")
+    assert refused.returncode == 1
+    assert "nothing can be fetched" in refused.stderr
+    assert SMALL in refused.stderr
