@@ -16,6 +16,7 @@ from docfleet.process.groups import lead_group
 from docfleet.process.identity import identify
 from docfleet.records import WorkerReport, WorkerSlot, WorkerState
 from docfleet.sharding.deadlines import Deadlines
+from docfleet.shelf.folder import Shelves
 from docfleet.store.sqlite import open_store
 from docfleet.worker.bench import Bench
 from docfleet.worker.care import Care
@@ -39,6 +40,8 @@ class WorkerPlan:
     deadlines: Deadlines
     #: Attempts at one page before it is given up.
     max_attempts: int
+    #: Whether finished pages of a document may serve other jobs.
+    share_pages: bool = True
     recycling: RecyclingLimits = field(default_factory=RecyclingLimits)
 
 
@@ -90,7 +93,7 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
         settle()
 
     load_with_patience(load, heart)
-    bench = Bench(plan.folder, engines)
+    bench = Bench(plan.folder, engines, Shelves(plan.folder, heart.report.engines, shared=plan.share_pages))
     care = Care(claims=store, bench=bench, deadlines=plan.deadlines, max_attempts=plan.max_attempts)
     recycler = Recycler(plan.recycling, store, heart, owner=owner, slot=index)
     rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, recycler=recycler, owner=owner, slot=index)

@@ -15,6 +15,7 @@ from docfleet.engine.embedded.notices import warnings_of
 from docfleet.engine.embedded.pages import page_kinds, write_part
 from docfleet.engine.embedded.parts import GatheredPage, PageState, PartWriter, gather
 from docfleet.engine.embedded.rebuild import rebuild
+from docfleet.engine.embedded.shelving import piece_of
 from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
 from docfleet.engine.mineru.documents import ParsedDocument, read_pdf_flash, write_outputs
 from docfleet.errors import EngineMissing, NotReady, ParseFailed
@@ -71,7 +72,7 @@ class EmbeddedEngine:
         return None
 
     def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
-        """Any page may begin a shard; only pages that have to be recognised cost anything.
+        """Any page may begin a shard; only pages that have yet to be recognised cost anything.
 
         Raises:
             DocfleetError: the document cannot be opened.
@@ -79,6 +80,7 @@ class EmbeddedEngine:
         digital, failing = page_kinds(request)
         free = digital | failing
         pages = range(request.first_page, request.last_page + 1)
+        free |= {page for page in pages if page not in free and request.shelf.holds(piece_of(page))}
         return Cuts(
             costs=tuple(0.0 if page in free else self._page_seconds for page in pages),
             starts=frozenset(pages),

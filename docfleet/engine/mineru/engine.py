@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
-from docfleet.engine.mineru.analysis import analyse_windows, gather, page_method, wanted_range, window_starts
+from docfleet.engine.mineru.analysis import (
+    analyse_windows,
+    gather,
+    page_method,
+    unread_pages,
+    wanted_range,
+    window_starts,
+)
 from docfleet.engine.mineru.documents import ParsedDocument, read_flash_only, read_pdf_flash, write_outputs
 from docfleet.engine.mineru.failures import translated
 from docfleet.engine.mineru.readiness import VLM_TIERS, Readiness
@@ -83,9 +90,10 @@ class MinerUEngine:
             method = page_method(request, request.source.read_bytes())
         if tier is Tier.FLASH and method == "txt":
             return None
-        pages = request.last_page - request.first_page + 1
         seconds = _MODEL_SECONDS_CPU if self._device == "cpu" else _MODEL_SECONDS
-        return Cuts(costs=(seconds,) * pages, starts=window_starts(request), decisions={"method": method})
+        unread = unread_pages(request, method)
+        costs = (seconds if page in unread else 0.0 for page in range(request.first_page, request.last_page + 1))
+        return Cuts(costs=tuple(costs), starts=window_starts(request), decisions={"method": method})
 
     def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:
         """Raise if the part holds page files, and not each page of the request once."""

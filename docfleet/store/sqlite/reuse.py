@@ -22,7 +22,7 @@ RECYCLING_PATIENCE = 600.0
 
 
 class SqliteReuse(Database):
-    """Implements `Reusing`, `Recycling` and `Sizes`."""
+    """Implements `Reusing`, `Shelved`, `Recycling` and `Sizes`."""
 
     def known_documents(self, sha256: str, engines: Collection[str]) -> list[Document]:
         """Return what is known of documents of these bytes."""
@@ -104,6 +104,10 @@ class SqliteReuse(Database):
     def has_followers(self, job_id: str) -> bool:
         """Return whether another job waits for this one's result: its end would be theirs."""
         return bool(self._rows("has_followers", id=job_id))
+
+    def shared_documents(self, digests: Collection[str]) -> set[str]:
+        """Return those digests of which there is a job that shares what is made of it."""
+        return {row["sha256"] for row in self._rows("shared_documents", digests=id_list(digests))}
 
     def unmeasured(self, limit: int) -> list[str]:
         """Return ids of ended jobs whose size is not known."""
