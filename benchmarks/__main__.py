@@ -17,6 +17,7 @@ SUITE: dict[str, list[str]] = {
     "throughput": ["samples/report.pdf", "samples/minutes.docx", "--copies", "40"],
     "ocr_quality": ["--pages", "2"],
     "scaling": ["--scan-pages", "0"],
+    "merge": ["--pages", "30", "90"],
     "soak": ["--number", "100"],
 }
 
