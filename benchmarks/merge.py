@@ -8,7 +8,8 @@ its own, with its engines loaded, as a worker has them:
     models    MinerU's windows of pages gathered into one (flash analysis in the place of models, whose weights are not
               part of the project: the same files and the same joining)
 
-Prints the resident memory before, its peak (children counted) and what each page adds from one length to the next.
+Prints the process's resident memory before and at its peak, what each page adds from one length to the next, and the
+peak of the processes that draw pictures.
 Memory is the same on a busy machine; seconds are not.
 """
 
@@ -25,19 +26,15 @@ import threading
 import time
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
-from docfleet import logs
-from docfleet.engine.embedded import EmbeddedEngine
-from docfleet.engine.embedded.parts import LineRecord, PageRecord, PageState, PartWriter, PictureRecord
-from docfleet.engine.interface import Engine, EngineContext, ParseRequest
-from docfleet.engine.mineru import MinerUEngine
-from docfleet.engine.mineru.analysis import analyse_windows
-from docfleet.options import Format, Method, ParseOptions, Tier
-from docfleet.worker.heart import resident_bytes
-from docfleet.worker.memory import give_back, settle
-from tests.mineru_support import make_pdf, request_for
-from tests.serving import ROOT, blank_pdf
+import psutil
 
+# MinerU's render children import this module too: what is heavy is imported where it is used.
+if TYPE_CHECKING:
+    from docfleet.engine.interface import Engine, ParseRequest
+
+ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("scan", "digital", "models")
 _LINES = 45
 _WINDOW = 16
@@ -46,6 +43,12 @@ _WORDS = ("orchard", "valley", "harvest", "ledger", "winter", "keeper", "ladder"
 
 def make(kind: str, pages: int, folder: Path) -> ParseRequest:
     """Make the document and its parts as the page stage leaves them."""
+    from docfleet.engine.mineru import MinerUEngine
+    from docfleet.engine.mineru.analysis import analyse_windows
+    from docfleet.options import Tier
+    from tests.mineru_support import make_pdf, request_for
+    from tests.serving import blank_pdf
+
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "source.pdf"
     if kind == "scan":
@@ -68,6 +71,8 @@ def make(kind: str, pages: int, folder: Path) -> ParseRequest:
 
 def write_scan(part: Path, pages: range) -> None:
     """Write recognised pages as the page stage does: a heading, lines of text, now and then a picture."""
+    from docfleet.engine.embedded.parts import LineRecord, PageRecord, PageState, PartWriter, PictureRecord
+
     writer = PartWriter(part)
     for page in pages:
         prose, lines = Random(page), []
@@ -103,6 +108,8 @@ def photograph(page: int) -> bytes:
 
 def loaded(engine: Engine) -> Engine:
     """Load an engine as a worker on the CPU does."""
+    from docfleet.engine.interface import EngineContext
+
     folder = Path(tempfile.gettempdir())
     engine.load(EngineContext(device="cpu", threads=1, model_source="embedded", vlm_server_url=None, scratch=folder))
     return engine
@@ -110,6 +117,14 @@ def loaded(engine: Engine) -> Engine:
 
 def finish(kind: str, pages: int, folder: Path) -> dict[str, float]:
     """Run the document stage in this process; return its figures in MB and seconds."""
+    # Sets the environment of a worker, before MinerU reads it.
+    from tests.mineru_support import request_for  # noqa: I001
+
+    from docfleet.engine.embedded import EmbeddedEngine
+    from docfleet.engine.mineru import MinerUEngine
+    from docfleet.options import Format, Method, ParseOptions, Tier
+    from docfleet.worker.memory import give_back, settle
+
     embedded, mineru = loaded(EmbeddedEngine()), loaded(MinerUEngine())
     engine = embedded if kind == "scan" else mineru
     settle()
@@ -117,7 +132,7 @@ def finish(kind: str, pages: int, folder: Path) -> dict[str, float]:
     options = ParseOptions(method=method, formats=(Format.MARKDOWN, Format.CONTENT_LIST))
     request = request_for(folder / "source.pdf", pages=pages, options=options)
     parts = sorted(folder.glob("part-*"))
-    before = resident_bytes()
+    before = resident()[0]
     peak = Peak()
     started = time.perf_counter()
     with peak:
@@ -130,7 +145,8 @@ def finish(kind: str, pages: int, folder: Path) -> dict[str, float]:
     return {
         "before": before / megabyte,
         "peak": max(peak.highest, before) / megabyte,
-        "after": resident_bytes() / megabyte,
+        "children": peak.children / megabyte,
+        "after": resident()[0] / megabyte,
         "source": (folder / "source.pdf").stat().st_size / megabyte,
         "parts": sum(path.stat().st_size for part in parts for path in part.rglob("*")) / megabyte,
         "seconds": seconds,
@@ -138,10 +154,11 @@ def finish(kind: str, pages: int, folder: Path) -> dict[str, float]:
 
 
 class Peak:
-    """The highest resident memory of this process and its children, looked at every 20 ms, while in the block."""
+    """The highest resident memory of this process, and of its children, looked at every 20 ms, while in the block."""
 
     def __init__(self) -> None:
         self.highest = 0
+        self.children = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -154,7 +171,19 @@ class Peak:
 
     def _watch(self) -> None:
         while not self._over.wait(0.02):
-            self.highest = max(self.highest, resident_bytes())
+            own, children = resident()
+            self.highest, self.children = max(self.highest, own), max(self.children, children)
+
+
+def resident() -> tuple[int, int]:
+    """Return the resident bytes of this process and of its children."""
+    process, children = psutil.Process(), 0
+    for child in process.children(recursive=True):
+        try:
+            children += child.memory_info().rss
+        except psutil.Error:
+            continue
+    return int(process.memory_info().rss), children
 
 
 def measured(kind: str, pages: int, folder: Path) -> dict[str, float]:
@@ -174,6 +203,8 @@ def main() -> None:
     parser.add_argument("--step", choices=("make", "finish"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    from docfleet import logs
+
     logs.configure("error", "merge")
     if args.step == "make":
         make(args.kinds[0], args.pages[0], args.folder)
@@ -181,7 +212,10 @@ def main() -> None:
     if args.step == "finish":
         print(json.dumps(finish(args.kinds[0], args.pages[0], args.folder)))
         return
-    print("kind     pages  file MB  parts MB  before MB  peak MB  added MB  MB/page  after MB  seconds", flush=True)
+    print(
+        "kind     pages  file MB  parts MB  before MB  peak MB  added MB  MB/page  after MB  children MB  seconds",
+        flush=True,
+    )
     for kind in args.kinds:
         last: tuple[int, float] | None = None
         for pages in args.pages:
@@ -192,7 +226,8 @@ def main() -> None:
             last = (pages, added)
             print(
                 f"{kind:8} {pages:5d} {found['source']:8.1f} {found['parts']:9.1f} {found['before']:10.0f} "
-                f"{found['peak']:8.0f} {added:9.0f} {grown} {found['after']:9.0f} {found['seconds']:8.1f}",
+                f"{found['peak']:8.0f} {added:9.0f} {grown} {found['after']:9.0f} {found['children']:12.0f} "
+                f"{found['seconds']:8.1f}",
                 flush=True,
             )
 
