@@ -137,6 +137,19 @@ def test_a_document_that_its_caller_deletes_leaves_no_page_behind(tmp_path: Path
         wait_until(lambda: not pieces(serving.data), 60)
 
 
+def test_what_an_unusable_part_was_made_of_is_not_kept(tmp_path: Path) -> None:
+    with running(tmp_path / "data", "--workers", "2", *OPTIONS, "--max-attempts", "1") as serving:
+        body = answer(serving, "cut3-page-4-garbage-shelf.pdf")
+        assert (body["status"], [page["page"] for page in body["failed_pages"]]) == ("partial", [4])
+        assert len(pieces(serving.data)) == PAGES - 1
+        # Another document's name, the same bytes: the good pages are there, and the bad one is read at last.
+        before = len(read(serving.data))
+        whole = answer(serving)
+        assert whole["status"] == "completed"
+        assert lines(whole)[:PAGES] == [f"page {page}" for page in range(PAGES)]
+        assert read(serving.data)[before:] == [4]
+
+
 def test_a_server_without_room_for_pages_keeps_none(tmp_path: Path) -> None:
     with running(tmp_path / "data", "--workers", "1", *OPTIONS, "--page-cache-gb", "0") as serving:
         wait_ready(serving)
