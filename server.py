@@ -164,6 +164,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         log_level=settings.log_level,
         deadlines=Deadlines.of(settings),
         max_attempts=settings.max_attempts,
+        share_pages=settings.reuse_results and settings.page_cache_gb > 0,
         recycling=recycling_limits(settings, machine.memory.total, len(slots)),
     )
     facts = {

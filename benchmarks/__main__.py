@@ -19,6 +19,7 @@ SUITE: dict[str, list[str]] = {
     "scaling": ["--scan-pages", "0"],
     "crowd": ["--requests", "10", "50", "100", "200", "500"],
     "short_beside_long": [],
+    "merge": ["--pages", "30", "90"],
     "soak": ["--number", "100"],
     "equality": [],
     "fast_shards": [],

@@ -5,6 +5,7 @@
 <data>/jobs/<job>/source.pdf  the document as it came
 <data>/jobs/<job>/work/       parts and results of attempts under way
 <data>/jobs/<job>/result-<n>/ what attempt n delivered
+<data>/pages/<document>/      finished pages of a document, for whoever reads it next (`docfleet.shelf`)
 <data>/scratch/<slot>/        a worker's scratch space
 """
 
@@ -53,10 +54,15 @@ class DataFolder:
         """One folder for each job."""
         return self.root / "jobs"
 
+    @property
+    def pages(self) -> Path:
+        """Finished pages that may serve other jobs, one folder for each document."""
+        return self.root / "pages"
+
     def create(self) -> None:
         """Make the folders, readable by the owner alone."""
         new = not self.jobs.exists()
-        for folder in (self.root, self.incoming, self.jobs, self.root / "scratch"):
+        for folder in (self.root, self.incoming, self.jobs, self.pages, self.root / "scratch"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if new:
             # Whatever is forced to the disk later lies in these.

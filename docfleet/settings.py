@@ -93,6 +93,9 @@ class Settings(BaseModel):
     retention_hours: float = Field(168, ge=0, description="hours that results are kept; 0 keeps them for ever")
     max_results_gb: float = Field(0, ge=0, description="GB of results kept, the oldest go first; 0 is no limit")
     reuse_results: bool = Field(True, description="answer a document that was parsed before from its stored result")
+    page_cache_gb: float = Field(
+        2, ge=0, description="GB of finished pages kept for other requests of a document, unused ones go; 0 keeps none"
+    )
     recycle_documents: int = Field(1000, ge=0, description="documents after which a worker is replaced; 0 is never")
     recycle_hours: float = Field(24, ge=0, description="hours after which a worker is replaced; 0 is never")
     recycle_rss_mb: Megabytes = Field(

@@ -5,6 +5,7 @@ and `hang` do what they say; `leak-50` keeps 50 MB for ever; `children` starts a
 as MinerU's pools do.
 `page-3-hang`, `page-3-die`, `page-3-raise`, `page-3-garbage`, `page-3-eat` do it on page 3 (from 0) alone, whoever
 reads it; `cut` lets the document be cut at any page, `cut4` at every fourth; `long` without it says how long it takes.
+Finished pages of a `shelf` document go to its shelf; each page that is really read is a line of `pages.log`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
+from docfleet.engine.interface import EngineContext, NoShelf, ParseReport, ParseRequest, Progress
 from docfleet.options import ParseOptions, Tier
 from docfleet.sharding.cutting import Cuts
 
@@ -70,13 +71,25 @@ class FaultyEngine:
         (part / "worker").write_text(f"{os.getpid()} {request.decisions.get('decided by')}")
         for page in range(request.first_page, request.last_page + 1):
             if page not in request.skipped:
-                self._misbehave(request)
-                lines.append((page, f"page {page}") if self._read(request, page) else "garbage")
+                lines.append(self._line(request, page))
             (part / "lines.json").write_text(json.dumps(lines))
             done += 1
             if (page + 1) % step == 0 or page == request.last_page:
                 progress(done)
                 done = 0
+
+    def _line(self, request: ParseRequest, page: int) -> Any:
+        shelf = request.shelf if "shelf" in request.filename else NoShelf()
+        piece = {"page": page, "method": request.options.method}
+        if kept := shelf.get(piece):
+            return "garbage" if kept == b"garbage" else (page, kept.decode())
+        self._misbehave(request)
+        line = f"page {page}" if self._read(request, page) else "garbage"
+        shelf.put(piece, line.encode())
+        # After it was put: whoever sees the line and kills this process knows that the page is on the shelf.
+        with (request.source.parents[2] / "pages.log").open("a") as log:
+            log.write(f"{page}\n")
+        return "garbage" if line == "garbage" else (page, line)
 
     def _read(self, request: ParseRequest, page: int) -> bool:
         found = re.search(r"page-(\d+)-(hang|die|raise|garbage|eat)", request.filename)

@@ -19,9 +19,18 @@ _WORDS = ("orchard", "valley", "harvest", "ledger", "winter", "keeper", "ladder"
 
 
 def make_scan(
-    path: Path, pages: int, *, digital: Collection[int] = (), turned: Collection[int] = (), lines: int = 12
+    path: Path,
+    pages: int,
+    *,
+    digital: Collection[int] = (),
+    turned: Collection[int] = (),
+    lines: int = 12,
+    picture: int = -1,
 ) -> Path:
-    """A PDF of which the pages of `digital` keep their text; those of `turned` lie on their side."""
+    """A PDF of which the pages of `digital` keep their text; those of `turned` lie on their side.
+
+    The page `picture` has a photograph at its foot.
+    """
     canvas = Canvas(str(path), pagesize=A4, invariant=1)
     for page in range(pages):
         if page in digital:
@@ -29,7 +38,9 @@ def make_scan(
         else:
             size = landscape(A4) if page in turned else A4
             canvas.setPageSize(size)
-            canvas.drawImage(ImageReader(_picture(page, lines, on_its_side=page in turned)), 0, 0, *size)
+            canvas.drawImage(
+                ImageReader(_picture(page, lines, on_its_side=page in turned, photograph=page == picture)), 0, 0, *size
+            )
         canvas.showPage()
         canvas.setPageSize(A4)
     canvas.save()
@@ -46,12 +57,15 @@ def _typeset(canvas: Canvas, page: int, lines: int) -> None:
         flowable.drawOn(canvas, 72, top)
 
 
-def _picture(page: int, lines: int, *, on_its_side: bool) -> io.BytesIO:
+def _picture(page: int, lines: int, *, on_its_side: bool, photograph: bool = False) -> io.BytesIO:
     typeset = io.BytesIO()
     canvas = Canvas(typeset, pagesize=A4, invariant=1)
     _typeset(canvas, page, lines)
     canvas.save()
     sheet = pypdfium2.PdfDocument(typeset)[0].render(scale=150 / 72).to_pil().convert("L")
+    if photograph:
+        noise = Image.frombytes("L", (60, 40), Random(page).randbytes(2400))
+        sheet.paste(noise.resize((600, 400), Image.Resampling.BICUBIC), (300, 1100))
     sheet = sheet.rotate(0.4, fillcolor=245, resample=Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(0.5))
     sheet = sheet.rotate(90, expand=True) if on_its_side else sheet
     out = io.BytesIO()

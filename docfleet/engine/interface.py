@@ -10,7 +10,7 @@ Engines are found through the entry-point group `docfleet.engines`; each must pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -40,6 +40,43 @@ class EngineContext:
     scratch: Path
 
 
+class PageShelf(Protocol):
+    """Finished pieces of this document's page stage, for whoever reads it next: other ranges, formats, attempts.
+
+    What a piece is, a page or a window of pages, is the engine's knowledge; one that is cheap to make is not worth
+    keeping. Pieces of another document, engine, version or tier are never found. Whatever else a piece depends on
+    (which pages, options, what was decided for the whole document) must stand in the mapping that names it, which
+    becomes JSON. A result made of kept pieces must equal a fresh one byte for byte. Nothing here raises or waits.
+    """
+
+    def get(self, piece: Mapping[str, Any]) -> bytes | None:
+        """Return a piece as it was put there, or None."""
+        ...
+
+    def put(self, piece: Mapping[str, Any], content: bytes) -> None:
+        """Keep a piece that is finished. Call it as soon as it is: the next moment may be a kill."""
+        ...
+
+    def holds(self, piece: Mapping[str, Any]) -> bool:
+        """Return whether `get` would probably find the piece: enough to tell what a document will cost."""
+        ...
+
+
+class NoShelf:
+    """Keeps nothing."""
+
+    def get(self, piece: Mapping[str, Any]) -> bytes | None:
+        """Find nothing."""
+        return None
+
+    def put(self, piece: Mapping[str, Any], content: bytes) -> None:
+        """Keep nothing."""
+
+    def holds(self, piece: Mapping[str, Any]) -> bool:
+        """Hold nothing."""
+        return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class ParseRequest:
     """One document, or a range of it, validated and ready to be read."""
@@ -58,6 +95,8 @@ class ParseRequest:
     failed_pages: tuple[FailedPage, ...] = ()
     #: What `cuts` decided for the document; empty where nobody asked.
     decisions: dict[str, Any] = field(default_factory=dict)
+    #: For `read_pages` and `cuts`.
+    shelf: PageShelf = field(default_factory=NoShelf, compare=False, repr=False)
 
     @property
     def skipped(self) -> frozenset[int]:

@@ -35,6 +35,7 @@ from docfleet.supervisor.cancelled import Revoker
 from docfleet.supervisor.fetcher import Fetcher
 from docfleet.supervisor.leases import LeaseKeeper
 from docfleet.supervisor.limits import Limits as LeaseLimits
+from docfleet.supervisor.pages import PageKeeper
 from docfleet.supervisor.sizes import keep_within
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
 from docfleet.supervisor.watch import Chore, Watch
@@ -53,6 +54,7 @@ _REVOKE_INTERVAL = 0.25
 _FETCH_INTERVAL = 1.0
 _RETENTION_INTERVAL = 60.0
 _SIZE_INTERVAL = 5.0
+_PAGES_INTERVAL = 5.0
 #: Seconds that a thread may keep the interpreter while another wants it.
 _SWITCH_SECONDS = 0.0005
 #: Seconds before the end of the grace time at which requests that still wait are told where their job is.
@@ -149,11 +151,18 @@ class ApiLife:
         )
         room = int(settings.max_results_gb * 1e9)
         retention = settings.retention_hours * 3600
+        pages = PageKeeper(
+            self.folder.pages,
+            store,
+            limit=int(settings.page_cache_gb * 1e9) if settings.reuse_results else 0,
+            reserve=settings.min_free_disk_mb * 1024 * 1024,
+        )
         return [
             Chore("leases", keeper.look, _LEASE_INTERVAL),
             # Of workers that died between delivering and handing on.
             Chore("followers", lambda: hand_on(store, self.folder), _LEASE_INTERVAL),
             Chore("sizes", lambda: keep_within(self.folder, store, room), _SIZE_INTERVAL),
+            Chore("pages", pages.look, _PAGES_INTERVAL),
             Chore("cancelled", Revoker(store, self.folder).look, _REVOKE_INTERVAL),
             Chore("retention", lambda: retire_results(self.folder, store, retention), _RETENTION_INTERVAL),
         ]

@@ -248,7 +248,8 @@ class Jobs(Changes, Protocol):
         Args:
             job_id: the job. Its files are the caller's.
             error: `DocfleetError.record()`.
-            even_kept: False: only if nobody else was told of the job (`Terms.kept`, `keep`) or waits for its result.
+            even_kept: False: only if nobody else was told of the job (`Terms.kept`, `keep`) or waits for its result;
+                what was finished of it may then serve others, as it may not if it was stopped by name.
 
         Returns:
             Whether the job was ended by this call.

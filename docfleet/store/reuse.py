@@ -85,6 +85,14 @@ class Reusing(Following, Protocol):
         ...
 
 
+class Shelved(Protocol):
+    """Whose finished pages are kept for others."""
+
+    def shared_documents(self, digests: Collection[str]) -> set[str]:
+        """Return those SHA-256 digests of which there is a job that shares what is made of it with others."""
+        ...
+
+
 class Recycling(Protocol):
     """One worker at a time leaves to be replaced."""
 

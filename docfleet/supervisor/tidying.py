@@ -7,6 +7,7 @@ import time
 from loguru import logger
 
 from docfleet.files import DataFolder, is_job_id, remove_tree
+from docfleet.shelf.keeping import clear_drafts
 from docfleet.store.interface import Leases
 
 #: Jobs removed at a time, so that a look stays short.
@@ -20,6 +21,7 @@ def clear_leftovers(folder: DataFolder, store: Leases) -> None:
     """
     for upload in folder.incoming.iterdir():
         remove_tree(upload)
+    clear_drafts(folder.pages, older_than=0)
     if any(folder.root.glob(f"{folder.database.name}.corrupt-*")):
         # A fresh store knows no job; the results of the damaged one's are all that is left of them.
         logger.warning("a damaged database was set aside: results in {} that no job names are kept", folder.jobs)

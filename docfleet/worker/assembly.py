@@ -21,6 +21,7 @@ from docfleet.process.groups import lead_group
 from docfleet.process.identity import identify
 from docfleet.records import WorkerReport, WorkerSlot, WorkerState
 from docfleet.sharding.deadlines import Deadlines
+from docfleet.shelf.folder import Shelves
 from docfleet.store.sqlite import open_store
 from docfleet.worker.bench import Bench
 from docfleet.worker.care import Care
@@ -45,6 +46,8 @@ class WorkerPlan:
     deadlines: Deadlines
     #: Attempts at one page before it is given up.
     max_attempts: int
+    #: Whether finished pages of a document may serve other jobs.
+    share_pages: bool = True
     recycling: RecyclingLimits = field(default_factory=RecyclingLimits)
 
 
@@ -100,7 +103,8 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
     if plan.model_source != Source.EMBEDDED:
         # Somebody meant to have models: without them documents are read all the same, and `/status` says why.
         heart.tell(WorkerState.READY, why_not(engines, Tier.BASIC))
-    bench = Bench(plan.folder, engines, Courtesy(store))
+    shelves = Shelves(plan.folder, heart.report.engines, shared=plan.share_pages)
+    bench = Bench(plan.folder, engines, shelves, Courtesy(store))
     care = Care(claims=store, bench=bench, deadlines=plan.deadlines, max_attempts=plan.max_attempts)
     recycler = Recycler(plan.recycling, store, heart, owner=owner, slot=index, arrived=arrivals.any)
     rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, recycler=recycler, owner=owner, slot=index)

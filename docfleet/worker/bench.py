@@ -19,6 +19,7 @@ from docfleet.files import DataFolder, remove_tree, sync_tree
 from docfleet.options import ParseOptions
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import Cuts
+from docfleet.shelf.folder import FolderShelf, Shelves
 from docfleet.store.reuse import Following, hand_on
 from docfleet.worker.courtesy import Courtesy, MakeRoom
 
@@ -33,6 +34,7 @@ class Work:
     claim: Claim
     request: ParseRequest
     choice: Choice
+    shelf: FolderShelf
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,20 @@ class Outcome:
 class Bench:
     """The steps, over the engines of this worker."""
 
-    def __init__(self, folder: DataFolder, engines: Sequence[Engine], courtesy: Courtesy | None = None) -> None:
+    def __init__(
+        self, folder: DataFolder, engines: Sequence[Engine], shelves: Shelves, courtesy: Courtesy | None = None
+    ) -> None:
         """Make a bench.
 
         Args:
             folder: where documents, parts and results lie.
             engines: loaded, in order of preference.
+            shelves: finished pages that may serve again.
             courtesy: asked between pages whether a short document should go first; None: none ever does.
         """
         self._folder = folder
         self._engines = engines
+        self._shelves = shelves
         self._courtesy = courtesy
 
     def decode(self, claim: Claim) -> Work:
@@ -69,6 +75,10 @@ class Bench:
             TierUnavailable: the tier asked for cannot run here.
         """
         document = claim.document
+        choice = choose(self._engines, document.suffix, claim.options)
+        shelf = self._shelves.of(
+            document, claim.job_id, engine=choice.engine.name, tier=choice.tier, shared=claim.options.cache
+        )
         request = ParseRequest(
             source=self._folder.source(claim.job_id, document.suffix),
             suffix=document.suffix,
@@ -79,8 +89,9 @@ class Bench:
             options=_options_of(claim),
             failed_pages=claim.failed_pages,
             decisions=claim.decisions,
+            shelf=shelf,
         )
-        return Work(claim, request, choose(self._engines, document.suffix, claim.options))
+        return Work(claim, request, choice, shelf)
 
     def perform(self, work: Work, pages_done: PagesDone) -> Outcome:
         """Do the shard's stage. What an earlier attempt left behind is overwritten.
@@ -152,10 +163,13 @@ class Bench:
         except MakeRoom as short:
             made_room_after = short.pages
             request = replace(request, last_page=request.first_page + short.pages - 1)
+        if work.shelf.taken:
+            logger.info("job {}: {} finished pieces were there already", work.claim.job_id, work.shelf.taken)
         try:
             engine.check(request, work.choice.tier, part)
         except Exception as exc:
             logger.opt(exception=exc).warning("job {}: an unusable part", work.claim.job_id)
+            work.shelf.forget()
             first, last = request.first_page + 1, request.last_page + 1
             raise ParseFailed(f"What engine {engine.name} made of pages {first}-{last} cannot be used.") from exc
         return made_room_after

@@ -15,6 +15,7 @@ from docfleet.engine.embedded.notices import warnings_of
 from docfleet.engine.embedded.pages import page_kinds, write_part
 from docfleet.engine.embedded.parts import GatheredPage, PageState, PartWriter, gather
 from docfleet.engine.embedded.rebuild import rebuild
+from docfleet.engine.embedded.shelving import piece_of
 from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
 from docfleet.engine.mineru.documents import FINISH_SECONDS, ParsedDocument, newer_speed, read_pdf_flash, write_outputs
 from docfleet.engine.mineru.flash_shards import WARNING, check_shard, fast_cuts, is_shard, read_shards, write_shard
@@ -74,7 +75,7 @@ class EmbeddedEngine:
         return None
 
     def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:
-        """Any page may begin a shard; only pages that have to be recognised cost anything.
+        """Any page may begin a shard; only pages that have yet to be recognised cost anything.
 
         A document with none of them is not cut, unless the caller wants it (`shards=fast`).
 
@@ -86,6 +87,7 @@ class EmbeddedEngine:
         pages = range(request.first_page, request.last_page + 1)
         decisions = {"digital": sorted(digital)}
         fast = fast_cuts(request, decisions) if digital.issuperset(pages) else None
+        free |= {page for page in pages if page not in free and request.shelf.holds(piece_of(page))}
         return fast or Cuts(
             costs=tuple(0.0 if page in free else self._page_seconds for page in pages),
             starts=frozenset(pages),

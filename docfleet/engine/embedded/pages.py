@@ -13,8 +13,9 @@ from docfleet.documents.images import read_frame
 from docfleet.documents.pdf import PageFacts, Pdf, open_pdf
 from docfleet.engine.embedded.parts import Box, LineRecord, PageRecord, PageState, PartWriter, PictureRecord
 from docfleet.engine.embedded.reading import PageReading, read_page
+from docfleet.engine.embedded.shelving import keep, take
 from docfleet.engine.embedded.typography import alike_sizes
-from docfleet.engine.interface import ParseRequest, Progress
+from docfleet.engine.interface import PageShelf, ParseRequest, Progress
 from docfleet.engine.mineru.documents import page_methods
 from docfleet.errors import BrokenDocument, DocfleetError
 from docfleet.options import Method
@@ -129,10 +130,12 @@ def page_kinds(request: ParseRequest) -> tuple[set[int], set[int]]:
 
 
 def write_part(networks: Networks, request: ParseRequest, writer: PartWriter, progress: Progress) -> Iterator[float]:
-    """Read pages `request.first_page..last_page`. A page that cannot be read is recorded with its cause.
+    """Write pages `request.first_page..last_page`. A page that cannot be read is recorded with its cause.
+
+    Recognised pages come from the shelf where it has them, and go there as soon as they are read.
 
     Yields:
-        Seconds that each recognised page took.
+        Seconds that each page took that was read now.
 
     Raises:
         DocfleetError: the document itself cannot be opened.
@@ -142,21 +145,38 @@ def write_part(networks: Networks, request: ParseRequest, writer: PartWriter, pr
         for page in range(request.first_page, request.last_page + 1):
             if page not in request.skipped:
                 started = time.perf_counter()
-                record = _record(networks, source, page, writer)
-                writer.page(record)
-                if record.state is PageState.RECOGNISED:
-                    yield time.perf_counter() - started
+                record = _without_reading(source, page, request.shelf, writer)
+                if record is not None:
+                    writer.page(record)
+                else:
+                    record = _read(networks, source, page, writer)
+                    writer.page(record)
+                    if record.state is PageState.RECOGNISED:
+                        keep(request.shelf, record, writer)
+                        yield time.perf_counter() - started
             progress(1)
 
 
-def _record(networks: Networks, source: PageSource, page: int, writer: PartWriter) -> PageRecord:
+def _without_reading(source: PageSource, page: int, shelf: PageShelf, writer: PartWriter) -> PageRecord | None:
+    """Return the page's record if it keeps its own text, cannot be opened, or was recognised before."""
     try:
         if source.is_digital(page):
             return PageRecord(page=page, state=PageState.DIGITAL)
+    except DocfleetError as exc:
+        return _failed(page, exc)
+    return take(shelf, page, writer)
+
+
+def _failed(page: int, error: DocfleetError) -> PageRecord:
+    logger.warning("page {} cannot be read: {}", page, error.message)
+    return PageRecord(page=page, state=PageState.FAILED, cause=error.message)
+
+
+def _read(networks: Networks, source: PageSource, page: int, writer: PartWriter) -> PageRecord:
+    try:
         pixels, scale = source.pixels(page)
     except DocfleetError as exc:
-        logger.warning("page {} cannot be read: {}", page, exc.message)
-        return PageRecord(page=page, state=PageState.FAILED, cause=exc.message)
+        return _failed(page, exc)
     reading = read_page(networks, pixels)
     return PageRecord(
         page=page,

@@ -94,6 +94,10 @@ class PartWriter:
         target.write_bytes(jpeg)
         return name
 
+    def read(self, name: str) -> bytes:
+        """Return a picture that was kept."""
+        return (self._folder / name).read_bytes()
+
     def page(self, record: PageRecord) -> None:
         """Append a page."""
         with (self._folder / _PAGES).open("a", encoding="utf-8") as file:
@@ -133,10 +137,15 @@ def _records(part: Path) -> Iterator[PageRecord]:
         return
     with path.open(encoding="utf-8") as file:
         for line in file:
-            yield _record(json.loads(line))
+            yield record_from(json.loads(line))
 
 
-def _record(held: dict[str, Any]) -> PageRecord:
+def record_from(held: dict[str, Any]) -> PageRecord:
+    """Return the record of which `held` is the JSON.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is the JSON of something else.
+    """
     return PageRecord(
         **{
             **held,

@@ -84,6 +84,8 @@ def analyse_windows(
 ) -> None:
     """Analyse `request.first_page..last_page` of a PDF or image into the folder `part`, one file for each window.
 
+    Windows come from the shelf where it has the same ones, and go there as soon as they are analysed.
+
     Args:
         request: the document and the range.
         data: the bytes of `request.source`.
@@ -102,17 +104,33 @@ def analyse_windows(
         if request.skipped.issuperset(range(first, last + 1)):
             progress(last - first + 1)
             continue
+        piece = _piece(request, first, last, method)
+        kept = request.shelf.get(piece)
+        if kept is None:
+            with translated():
+                window = _window_of(request, data, first, last)
+                model, lost = _analyse(window, data, (first, last), tier, method, vlm, properties)
+                payload = {"broken": sorted({*window.broken, *lost}), "model": model.to_dict(skip_defaults=False)}
+                kept = json.dumps(payload, ensure_ascii=False).encode()
+            request.shelf.put(piece, kept)
         with translated():
-            window = _window_of(request, data, first, last)
-            model, lost = _analyse(window, data, (first, last), tier, method, vlm, properties)
-            payload = {"broken": sorted({*window.broken, *lost}), "model": model.to_dict(skip_defaults=False)}
-            _write(part / f"pages-{first:06d}.json", payload)
+            (part / f"pages-{first:06d}.json").write_bytes(kept)
         progress(last - first + 1)
 
 
 def window_starts(request: ParseRequest) -> frozenset[int]:
     """Return the pages of the request at which MinerU's windows begin."""
     return frozenset(first for first, _ in _windows(request))
+
+
+def unread_pages(request: ParseRequest, method: str) -> frozenset[int]:
+    """Return the pages of the request that lie in windows which the shelf does not have."""
+    return frozenset(
+        page
+        for first, last in _windows(request)
+        if not request.shelf.holds(_piece(request, first, last, method))
+        for page in range(first, last + 1)
+    )
 
 
 def gather(
@@ -260,6 +278,14 @@ def _geometry(model: ModelJson) -> list[dict[str, Any]]:
     return list(layout["pages"]) if isinstance(layout, dict) else []
 
 
-def _write(path: Path, value: Any) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False)
+def _piece(request: ParseRequest, first: int, last: int, method: str) -> dict[str, Any]:
+    """Return the name of a window on its document's shelf: all that its analysis depends on.
+
+    Formulas and tables are switched off at the document stage, and no language is used at all.
+    """
+    return {
+        "window": [first, last],
+        "method": method,
+        "left out": sorted(request.skipped.intersection(range(first, last + 1))),
+        "server": request.options.server_url,
+    }

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from docfleet.engine.interface import EngineContext, ParseReport, ParseRequest, Progress
-from docfleet.engine.mineru.analysis import analyse_windows, gather, page_method, wanted_range, window_starts
+from docfleet.engine.mineru.analysis import (
+    analyse_windows,
+    gather,
+    page_method,
+    unread_pages,
+    wanted_range,
+    window_starts,
+)
 from docfleet.engine.mineru.documents import (
     FINISH_SECONDS,
     ParsedDocument,
@@ -95,14 +102,17 @@ class MinerUEngine:
             return None
         with translated():
             method = page_method(request, request.source.read_bytes())
-        pages = request.last_page - request.first_page + 1
-        finish = pages * self._finish_seconds
+        pages = range(request.first_page, request.last_page + 1)
+        finish = len(pages) * self._finish_seconds
         if tier is Tier.FLASH and method == "txt":
-            uncut = Cuts(costs=(0.0,) * pages, starts=frozenset(), finish=finish)
+            uncut = Cuts(costs=(0.0,) * len(pages), starts=frozenset(), finish=finish)
             return fast_cuts(request, {"method": method}) or uncut
-        seconds = self._page_seconds.get(tier, self._first_guess)
+        seconds, unread = self._page_seconds.get(tier, self._first_guess), unread_pages(request, method)
         return Cuts(
-            costs=(seconds,) * pages, starts=window_starts(request), finish=finish, decisions={"method": method}
+            costs=tuple(seconds if page in unread else 0.0 for page in pages),
+            starts=window_starts(request),
+            finish=finish,
+            decisions={"method": method},
         )
 
     def check(self, request: ParseRequest, tier: Tier, part: Path) -> None:

@@ -22,7 +22,7 @@ RECYCLING_PATIENCE = 600.0
 
 
 class SqliteReuse(Database):
-    """Implements `Reusing`, `Recycling` and `Sizes`."""
+    """Implements `Reusing`, `Shelved`, `Recycling` and `Sizes`."""
 
     def known_documents(self, sha256: str, engines: Collection[str]) -> list[Document]:
         """Return what is known of documents of these bytes."""
@@ -100,6 +100,10 @@ class SqliteReuse(Database):
         """Serve nobody with an ended job's result any more; the schema's triggers promote a follower."""
         with self._writing(durable=True) as connection:
             connection.execute(sql("forget_result"), {"id": job_id})
+
+    def shared_documents(self, digests: Collection[str]) -> set[str]:
+        """Return those digests of which there is a job that shares what is made of it."""
+        return {row["sha256"] for row in self._rows("shared_documents", digests=id_list(digests))}
 
     def unmeasured(self, limit: int) -> list[str]:
         """Return ids of ended jobs whose size is not known."""

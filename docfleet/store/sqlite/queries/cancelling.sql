@@ -6,9 +6,11 @@ SELECT shards.id, jobs.id, owner_pid, owner_started, coalesce(worker_index, 0), 
 FROM shards JOIN jobs ON jobs.number = shards.job
 WHERE jobs.id = :id AND shards.state = 'running' AND owner_pid IS NOT NULL
 
--- A job whose result others wait for is not only its caller's.
+-- A job whose result others wait for is not only its caller's. Of one that is stopped by name nothing is kept, not even
+-- finished pages (`shared_documents`); the caller who only left may come back for them.
 -- name: cancel_job
-UPDATE jobs SET state = 'cancelled', finished_at = :now, error = :error
+UPDATE jobs SET state = 'cancelled', finished_at = :now, error = :error,
+    reuse_key = CASE WHEN :even_kept THEN NULL ELSE reuse_key END
 WHERE id = :id AND state IN ('queued', 'running') AND (
     :even_kept OR kept = 0 AND NOT EXISTS (
         SELECT 1 FROM jobs AS follower WHERE follower.follows = jobs.number AND follower.finished_at IS NULL

@@ -58,6 +58,10 @@ DELETE FROM shards WHERE job = :job
 -- name: forget_result
 UPDATE jobs SET reuse_key = NULL WHERE id = :id AND finished_at IS NOT NULL
 
+-- name: shared_documents
+SELECT value AS sha256 FROM json_each(:digests)
+WHERE EXISTS (SELECT 1 FROM jobs WHERE jobs.sha256 = value AND reuse_key IS NOT NULL)
+
 -- name: unmeasured
 SELECT id FROM jobs WHERE bytes IS NULL AND finished_at IS NOT NULL ORDER BY number LIMIT :limit
 
