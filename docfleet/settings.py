@@ -41,6 +41,7 @@ def _blank(value: Any) -> Any:
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Host = Annotated[str, BeforeValidator(_known_host)]
 Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_blank)]
+Spares = Annotated[int, Field(ge=0, le=64)]
 Megabytes = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_blank)]
 Folder = Annotated[Path | None, BeforeValidator(_blank)]
 
@@ -55,6 +56,11 @@ class Settings(BaseModel):
     devices: str = Field("auto", description="auto, cpu, or a list such as cuda:0,cuda:1")
     workers: Count = Field(None, description="worker processes in all; by default what devices and memory allow")
     workers_per_device: Count = Field(None, description="worker processes on each accelerator; by default 1")
+    spares: Annotated[Literal["auto"] | Spares, Field(union_mode="left_to_right")] = Field(
+        "auto",
+        description="processes that wait, loaded, to take over from a worker that dies or is replaced; auto: 1 on CPUs "
+        "if memory allows, 0 on accelerators, where each would hold the models' memory once more",
+    )
     overcommit_cpu: bool = Field(
         False, description="run as many CPU workers as asked for, even more than cores: for engines that mostly wait"
     )

@@ -41,6 +41,10 @@ class Serving:
         workers: list[dict[str, Any]] = self.get("/status")["workers"]
         return workers
 
+    def spares(self) -> list[dict[str, Any]]:
+        spares: list[dict[str, Any]] = self.get("/status")["spares"]
+        return spares
+
     def family(self) -> list[psutil.Process]:
         """The main process and everything it started."""
         main = psutil.Process(self.process.pid)
@@ -67,7 +71,9 @@ def start(data: Path, *arguments: str, wait: bool = True, under: tuple[str, ...]
     log = data.parent / f"{data.name}.log"
     # A source that is set is not probed: tests stay off the network.
     # Tests send the same bytes again and want them parsed again; those of reuse say --reuse-results.
+    # A spare process would be one more to load in each of them; tests of it say --spares.
     quiet = {"MINERU_MODEL_SOURCE": "local", "PYTHONUNBUFFERED": "1", "DOCFLEET_REUSE_RESULTS": "false"}
+    quiet["DOCFLEET_SPARES"] = "0"
     environ = os.environ | quiet | environment
     with log.open("ab") as sink:
         process = subprocess.Popen(

@@ -59,6 +59,8 @@ class ApiLife:
     slots: tuple[WorkerSlot, ...]
     #: Shown in `/status`: version, devices, model source, warnings.
     facts: Mapping[str, Any]
+    #: Slots of the processes that wait to take over.
+    spares: tuple[WorkerSlot, ...] = ()
 
     @asynccontextmanager
     async def __call__(self, app: FastAPI) -> AsyncIterator[None]:
@@ -106,6 +108,7 @@ class ApiLife:
             body_limit=settings.max_body_mb * 1024 * 1024,
             wait_timeout=settings.wait_timeout,
             plan=self.slots,
+            spares=self.spares,
             facts=self.facts,
             started_at=time.time(),
             stale_seconds=settings.stale_seconds,

@@ -59,10 +59,11 @@ class Changes(Protocol):
 class Claims(Changes, Protocol):
     """The worker's side. A driver of remote workers or another database implements this."""
 
-    def announce(self, report: WorkerReport) -> None:
-        """Record what the worker in `report.slot` is doing; it replaces what the slot's last process said.
+    def announce(self, report: WorkerReport) -> bool:
+        """Take `report.slot` if it is free, and record what its worker is doing. A `heartbeat_at` of 0 means now.
 
-        A `heartbeat_at` of 0 means now.
+        Returns:
+            False: another process has the slot, and was not retired; nothing was recorded.
         """
         ...
 
@@ -274,7 +275,10 @@ class Leases(Jobs, Protocol):
         ...
 
     def retire(self, slot: int, identity: ProcessIdentity, detail: str) -> None:
-        """Mark the slot's worker as gone, unless a newer process has taken the slot."""
+        """Mark the slot's worker as gone, so that another may take the slot, unless a newer process has it already.
+
+        One that was not ready yet counts as a crash: the slot is `failed`, and not tried before `retry_at`.
+        """
         ...
 
     def finished_before(self, moment: float, limit: int) -> list[str]:

@@ -7,7 +7,7 @@ from loguru import logger
 from docfleet.files import DataFolder, remove_tree
 from docfleet.process.groups import kill_group
 from docfleet.process.identity import is_alive
-from docfleet.records import Shard, Stage, WorkerReport, WorkerState
+from docfleet.records import Shard, Stage, WorkerReport
 from docfleet.sharding.deadlines import retry_delay
 from docfleet.store.interface import Leases
 from docfleet.supervisor.limits import Limits
@@ -38,6 +38,9 @@ class LeaseKeeper:
             return False
         # Its children first of all: they would go on burning the device that the next attempt needs.
         kill_group(owner.pid)
+        if shard.worker_index is not None:
+            # At once, for whoever waits to take the slot.
+            self._store.retire(shard.worker_index, owner, "the process ended; another takes its place")
         ended = self._store.give_back(
             shard,
             cause=cause.record(),
@@ -53,7 +56,7 @@ class LeaseKeeper:
         return ended
 
     def _check_worker(self, worker: WorkerReport) -> None:
-        if worker.state is WorkerState.GONE or is_alive(worker.identity):
+        if worker.ended or is_alive(worker.identity):
             return
         kill_group(worker.identity.pid)
-        self._store.retire(worker.slot, worker.identity, "the process ended; another is started in its place")
+        self._store.retire(worker.slot, worker.identity, "the process ended; another takes its place")

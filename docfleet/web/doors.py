@@ -64,6 +64,8 @@ class Doors:
     feed: ProgressFeed
     #: The workers there should be.
     plan: tuple[WorkerSlot, ...]
+    #: Slots of processes that are given no work before they have taken over from a worker.
+    spares: tuple[WorkerSlot, ...] = ()
     #: For `/status`, read at each request: version, devices, model_source, warnings.
     facts: Mapping[str, Any]
     #: When the server started, seconds since the epoch.

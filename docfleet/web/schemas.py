@@ -187,8 +187,21 @@ class WorkerView(_Out):
     job_id: str | None = Field(default=None, description="the job it works on")
     heartbeat_age: float | None = Field(default=None, description="seconds since it was heard of")
     rss: int = Field(default=0, description="resident memory in bytes")
+    crashes: int = Field(default=0, description="processes in a row that died here before they were ready")
+    exit: str | None = Field(default=None, description="how the last of them ended")
+    next_try: float | None = Field(default=None, description="seconds until loading is tried again")
     documents_done: int = 0
     pages_done: int = 0
+
+
+class SpareView(_Out):
+    """A process that waits, with its engines loaded (state spare), to take over from a worker; it is no worker yet."""
+
+    device: str
+    state: WorkerState
+    detail: Text = ""
+    pid: int | None = None
+    rss: int = Field(default=0, description="resident memory in bytes")
 
 
 class Readiness(_Out):
@@ -239,6 +252,7 @@ class StatusView(_Out):
     devices: Any = Field(description="what was found on this machine")
     model_source: Any
     workers: list[WorkerView]
+    spares: list[SpareView] = Field(description="processes that wait to take over from a worker")
     queue: QueueView
     totals: TotalsView
     pages_per_second: float = Field(description="over the last minute")

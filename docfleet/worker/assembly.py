@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from dataclasses import dataclass, field
 
 from docfleet import logs
@@ -14,7 +13,7 @@ from docfleet.engine.registry import build_engines
 from docfleet.files import DataFolder, remove_tree
 from docfleet.process.groups import lead_group
 from docfleet.process.identity import identify
-from docfleet.records import WorkerReport, WorkerSlot, WorkerState
+from docfleet.records import WorkerSlot, WorkerState
 from docfleet.sharding.deadlines import Deadlines
 from docfleet.store.sqlite import open_store
 from docfleet.worker.bench import Bench
@@ -23,6 +22,7 @@ from docfleet.worker.heart import Heart
 from docfleet.worker.memory import settle
 from docfleet.worker.recycling import Recycler, RecyclingLimits
 from docfleet.worker.rounds import Rounds, load_with_patience
+from docfleet.worker.seat import Seat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,8 @@ class WorkerPlan:
     #: Attempts at one page before it is given up.
     max_attempts: int
     recycling: RecyclingLimits = field(default_factory=RecyclingLimits)
+    #: Slots beyond the plan, for processes that wait with their engines loaded. Numbered on from the plan's.
+    spares: tuple[WorkerSlot, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,29 +53,31 @@ class AssembledWorker:
     rounds: Rounds
 
 
-def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
-    """Build the worker of one slot. Returns when its engines are loaded, however often that takes."""
-    slot = plan.slots[index]
-    os.environ.update(slot.environment)
+def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
+    """Build the worker of one process. Returns when its engines are loaded, however often that takes.
+
+    Args:
+        plan: the slots there are.
+        number: of this process, among those that LitServe started; it says nothing of the slot.
+    """
     # Ctrl-C is for the main process, which ends the workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lead_group()
-    logs.configure(plan.log_level, f"worker-{index}")
+    logs.configure(plan.log_level, f"worker-{number}")
 
-    scratch = plan.folder.scratch(index)
-    remove_tree(scratch)
-    scratch.mkdir(parents=True)
     store = open_store(plan.folder.database)
     owner = identify()
-    heart = Heart(
-        store,
-        WorkerReport(
-            slot=index, identity=owner, device=slot.device, state=WorkerState.STARTING, started_at=time.time()
-        ),
-    )
+    seat = Seat(store, plan.slots, plan.spares, owner)
+    heart = Heart(store, seat.enter(number))
+    slot = seat.slot(heart.report.slot)
+    os.environ.update(slot.environment)
     heart.start()
+    seat.before_loading(heart)
 
+    scratch = plan.folder.scratch(number)
+    remove_tree(scratch)
+    scratch.mkdir(parents=True)
     engines = build_engines(plan.engines)
     context = EngineContext(
         device=slot.environment.get("MINERU_DEVICE_MODE", slot.device),
@@ -89,9 +93,9 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
         heart.able(fingerprint(engines, context))
         settle()
 
-    load_with_patience(load, heart)
+    load_with_patience(load, heart, WorkerState.READY if seat.serves(heart) else WorkerState.SPARE)
     bench = Bench(plan.folder, engines)
     care = Care(claims=store, bench=bench, deadlines=plan.deadlines, max_attempts=plan.max_attempts)
-    recycler = Recycler(plan.recycling, store, heart, owner=owner, slot=index)
-    rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, recycler=recycler, owner=owner, slot=index)
+    recycler = Recycler(plan.recycling, store, heart, seat, owner=owner)
+    rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, recycler=recycler, seat=seat, owner=owner)
     return AssembledWorker(bench, heart, rounds)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from docfleet.errors import InternalError
-from docfleet.records import Claim, ProcessIdentity, ShardPlan, Stage, WorkerReport
+from docfleet.records import Claim, ProcessIdentity, ShardPlan, Stage
 from docfleet.sharding.verdicts import Verdict
-from docfleet.store.sqlite.connection import Database, first
+from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.endings import deliver, fail_job
 from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.plans import enter_shards
-from docfleet.store.sqlite.rows import claim_from, lease_values, to_json, worker_values
+from docfleet.store.sqlite.rows import claim_from, lease_values, to_json
+from docfleet.store.sqlite.slots import SqliteSlots
 from docfleet.store.sqlite.statements import sql
 
 #: Seconds that a failed shard waits for another worker before the one that failed may have it again.
@@ -25,18 +26,12 @@ LONG = 49
 _ANY_LENGTH = 2**62
 
 
-class SqliteClaims(Database):
+class SqliteClaims(SqliteSlots):
     """Implements `Claims`.
 
     Claims and heartbeats may be lost in a power cut, where every lease ends anyway. The attempt is then numbered again
     as before it: what the lost attempt left in its folder must not surprise the next holder.
     """
-
-    def announce(self, report: WorkerReport) -> None:
-        """Record what a worker is doing, as of now unless the report says when."""
-        values = worker_values(report, self._clock())
-        with self._writing(durable=False) as connection:
-            connection.execute(sql("announce"), values)
 
     def claim(self, owner: ProcessIdentity, slot: int) -> Claim | None:
         """Take the next shard of the lane whose turn it is; a document stage once its page stage is done."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from docfleet.records import ProcessIdentity, Shard
+from docfleet.records import Shard
 from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.jobs import SqliteJobs
-from docfleet.store.sqlite.rows import id_list, lease_values, shard_from, text, to_json
-from docfleet.store.sqlite.statements import sql
+from docfleet.store.sqlite.rows import id_list, lease_values, shard_from, to_json
+from docfleet.store.sqlite.slots import SqliteSlots
 
 
-class SqliteLeases(SqliteJobs):
+class SqliteLeases(SqliteJobs, SqliteSlots):
     """Implements `Leases`."""
 
     def leases(self) -> list[Shard]:
@@ -27,12 +27,6 @@ class SqliteLeases(SqliteJobs):
         retries = Retries(max_attempts=max_attempts, delay=delay, by_engine=False)
         with self._writing(durable=True) as connection:
             return end_attempt(connection, lease, to_json(cause), retries, self._clock()) is not None
-
-    def retire(self, slot: int, identity: ProcessIdentity, detail: str) -> None:
-        """Mark the slot's worker as gone, unless a newer process has taken the slot."""
-        values = {"slot": slot, "pid": identity.pid, "started": identity.started, "detail": text(detail)}
-        with self._writing(durable=False) as connection:
-            connection.execute(sql("retire"), values)
 
     def finished_before(self, moment: float, limit: int) -> list[str]:
         """Return ids of at most `limit` jobs that ended before `moment`, oldest first."""

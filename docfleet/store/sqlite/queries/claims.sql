@@ -82,17 +82,3 @@ RETURNING job
 UPDATE jobs SET pages_done = counted.pages
 FROM (SELECT sum(pages_done) AS pages FROM shards WHERE job = :job AND stage IN ('pages', 'whole')) AS counted
 WHERE number = :job AND jobs.pages_done < counted.pages
-
--- name: announce
-INSERT INTO workers (
-    slot, pid, started, device, state, detail, heartbeat_at, started_at, shard_id, documents_done, pages_done, rss,
-    engines
-) VALUES (
-    :slot, :pid, :started, :device, :state, :detail, :heartbeat_at, :started_at, :shard_id, :documents_done,
-    :pages_done, :rss, :engines
-)
-ON CONFLICT (slot) DO UPDATE SET
-    pid = excluded.pid, started = excluded.started, device = excluded.device, state = excluded.state,
-    detail = excluded.detail, heartbeat_at = excluded.heartbeat_at, started_at = excluded.started_at,
-    shard_id = excluded.shard_id, documents_done = excluded.documents_done, pages_done = excluded.pages_done,
-    rss = excluded.rss, engines = excluded.engines
