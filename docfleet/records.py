@@ -209,6 +209,12 @@ class Claim:
     #: What the engine decided when the document was cut.
     decisions: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def all_given_up(self) -> bool:
+        """Whether no page of the range is left to be read."""
+        given_up = {failed.page for failed in self.failed_pages}
+        return given_up.issuperset(range(self.first_page, self.last_page + 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Revocation:

@@ -75,6 +75,9 @@ class Settings(BaseModel):
     max_body_mb: int = Field(256, ge=1, le=65536, description="largest request body in MB; larger ones get 413")
     wait_timeout: float = Field(600, gt=0, description="seconds /predict waits before it answers 202 with the job")
     max_attempts: int = Field(3, ge=1, le=20, description="attempts at a page whose worker dies or whose engine fails")
+    poison_hours: float = Field(
+        24, ge=0, le=8760, description="hours that a document which killed workers is remembered; 0 is not at all"
+    )
     deadline_base: float = Field(60, gt=0, description="seconds that every piece of work gets, whatever its pages")
     page_seconds_flash: float = Field(20, gt=0, description="seconds more for each page at tier flash")
     page_seconds_basic: float = Field(160, gt=0, description="the same at tier basic; 160 suits models on a CPU")

@@ -69,6 +69,8 @@ class ApiLife:
         async with AsyncExitStack() as ending:
             store = ending.enter_context(closing(open_store(self.folder.database)))
             clear_leftovers(self.folder, store)
+            if not self.settings.poison_hours:
+                store.forget(None)
             inspector = Inspector()
             await inspector.start()
             ending.push_async_callback(inspector.close)
@@ -124,6 +126,7 @@ class ApiLife:
                 stale_seconds=settings.stale_seconds,
                 deadlines=Deadlines.of(settings),
                 memory_bytes=settings.worker_memory_mb * 1024 * 1024,
+                remember_seconds=settings.poison_hours * 3600,
             ),
         )
         room = int(settings.max_results_gb * 1e9)
@@ -134,6 +137,7 @@ class ApiLife:
             Chore("followers", lambda: hand_on(store, self.folder), _LEASE_INTERVAL),
             Chore("sizes", lambda: keep_within(self.folder, store, room), _SIZE_INTERVAL),
             Chore("cancelled", Revoker(store, self.folder).look, _REVOKE_INTERVAL),
+            Chore("poison", store.forget_expired, _RETENTION_INTERVAL),
             Chore("retention", lambda: retire_results(self.folder, store, retention), _RETENTION_INTERVAL),
         ]
 

@@ -260,7 +260,9 @@ class Leases(Jobs, Protocol):
         """Return every shard that a worker holds."""
         ...
 
-    def give_back(self, shard: Shard, *, cause: dict[str, Any], max_attempts: int, delay: float = 0.0) -> bool:
+    def give_back(
+        self, shard: Shard, *, cause: dict[str, Any], max_attempts: int, delay: float = 0.0, remember: float = 0.0
+    ) -> bool:
         """End a lease whose holder is gone: queue the shard again, or after `max_attempts` halve it or fail.
 
         Args:
@@ -268,6 +270,7 @@ class Leases(Jobs, Protocol):
             cause: `DocfleetError.record()` of what happened; the job's error if it fails.
             max_attempts: attempts at one page; a shard of several is halved then, and a page alone is given up.
             delay: seconds that the next attempt waits.
+            remember: seconds for which the document is remembered for it (`docfleet.store.poison`); 0: not at all.
 
         Returns:
             Whether the lease was ended by this call.

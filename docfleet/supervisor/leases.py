@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from loguru import logger
 
 from docfleet.files import DataFolder, remove_tree
@@ -21,6 +23,7 @@ class LeaseKeeper:
         self._store = store
         self._folder = folder
         self._limits = limits
+        self._since = time.time()
 
     def look(self) -> int:
         """Return the number of leases that were ended."""
@@ -46,6 +49,8 @@ class LeaseKeeper:
             cause=cause.record(),
             max_attempts=self._limits.max_attempts,
             delay=retry_delay(shard.attempt),
+            # Workers of the last run died with the server, not of what they read.
+            remember=self._limits.remember_seconds if (shard.claimed_at or 0) >= self._since else 0.0,
         )
         if ended:
             remove_tree(self._folder.part(shard.job_id, shard.id, shard.attempt))

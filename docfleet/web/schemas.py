@@ -204,6 +204,31 @@ class SpareView(_Out):
     rss: int = Field(default=0, description="resident memory in bytes")
 
 
+class PoisonView(_Out):
+    """A document that killed workers. Times are seconds since 1970-01-01 UTC."""
+
+    sha256: str = Field(description="of the document's bytes")
+    filename: Text = Field(description="as it was called last")
+    options: dict[str, Any] = Field(description="what it was read with; with others it is another case")
+    deaths: int = Field(description="attempts that ended with a dead worker; from 2 on it is treated with care")
+    cause: Text = Field(description="of the last death")
+    pages: list[MissingPage] = Field(description="pages that are left out")
+    since: float
+    until: float = Field(description="when it is forgotten")
+
+
+class PoisonList(_Out):
+    """Documents that killed workers, what was added last first."""
+
+    documents: list[PoisonView]
+
+
+class Forgotten(_Out):
+    """What is not remembered any more."""
+
+    forgotten: int = Field(description="entries that there were")
+
+
 class Readiness(_Out):
     """Whether documents are worked on now."""
 

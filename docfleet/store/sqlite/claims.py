@@ -13,6 +13,7 @@ from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.endings import deliver, fail_job
 from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.plans import enter_shards
+from docfleet.store.sqlite.poison import take_care
 from docfleet.store.sqlite.rows import claim_from, lease_values, to_json
 from docfleet.store.sqlite.slots import SqliteSlots
 from docfleet.store.sqlite.statements import sql
@@ -42,13 +43,15 @@ class SqliteClaims(SqliteSlots):
             shard = self._take(connection, owner, slot, now)
             if shard is None:
                 return None
-            connection.execute(sql("start_job"), {"job": shard["job"], "now": now})
+            if first(connection, "start_job", job=shard["job"], now=now) is not None:
+                take_care(connection, shard["job"], now)
             job = first(connection, "claimed_job", job=shard["job"])
             stage, parts, given_up = Stage(shard["stage"]), [], []
             if stage is Stage.DOCUMENT:
                 parts = connection.execute(sql("finished_parts"), {"job": shard["job"]}).fetchall()
-            if stage in (Stage.DOCUMENT, Stage.WHOLE):
-                given_up = connection.execute(sql("pages_given_up"), {"job": shard["job"]}).fetchall()
+            if stage is not Stage.PAGES:
+                pages = {"job": shard["job"], "first": shard["first_page"], "last": shard["last_page"]}
+                given_up = connection.execute(sql("pages_given_up"), pages).fetchall()
         assert job is not None, "shards are removed with their job"
         return claim_from(shard, job, parts, given_up, owner)
 

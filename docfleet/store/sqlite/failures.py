@@ -13,6 +13,7 @@ from docfleet.sharding.cutting import halves
 from docfleet.sharding.verdicts import Failure, Verdict, after
 from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.endings import count, fail_job, settle
+from docfleet.store.sqlite.poison import remember_death
 from docfleet.store.sqlite.statements import sql
 
 
@@ -25,6 +26,8 @@ class Retries:
     delay: float
     #: Whether the engine gave up, and not its process.
     by_engine: bool
+    #: Seconds for which a document that killed its worker is remembered; 0 is not at all.
+    remember: float = 0.0
 
 
 def end_attempt(
@@ -34,13 +37,14 @@ def end_attempt(
     held = first(connection, "held_shard", **lease)
     if held is None:
         return None
-    stage = Stage(held["stage"])
+    stage, pages = Stage(held["stage"]), held["last_page"] - held["first_page"] + 1
+    careful = bool(held["careful"]) and not retries.by_engine
     verdict = after(
         Failure(
             stage=stage,
-            pages=held["last_page"] - held["first_page"] + 1,
+            pages=pages,
             attempt=held["attempt"],
-            max_attempts=retries.max_attempts,
+            max_attempts=1 if careful else retries.max_attempts,
             halved=bool(held["halved"]),
             by_engine=retries.by_engine,
         )
@@ -62,6 +66,10 @@ def end_attempt(
             fail_job(connection, held["job"], error, now)
         elif settle(connection, held["job"], now):
             verdict = Verdict.FAIL
+    if retries.remember and not retries.by_engine:
+        found = pages == 1 and stage is not Stage.DOCUMENT and verdict in (Verdict.QUARANTINE, Verdict.FAIL)
+        page = held["first_page"] if found else None
+        remember_death(connection, held["job"], error, now, seconds=retries.remember, page=page)
     return verdict
 
 

@@ -19,12 +19,14 @@ class SqliteLeases(SqliteJobs, SqliteSlots):
         """Return every shard that a worker holds."""
         return [shard_from(row) for row in self._rows("leases")]
 
-    def give_back(self, shard: Shard, *, cause: dict[str, Any], max_attempts: int, delay: float = 0.0) -> bool:
+    def give_back(
+        self, shard: Shard, *, cause: dict[str, Any], max_attempts: int, delay: float = 0.0, remember: float = 0.0
+    ) -> bool:
         """End a lease: queue the shard again with `cause` as its error; after `max_attempts` halve it or fail."""
         if shard.owner is None:
             return False
         lease = lease_values(shard.id, shard.attempt, shard.owner)
-        retries = Retries(max_attempts=max_attempts, delay=delay, by_engine=False)
+        retries = Retries(max_attempts=max_attempts, delay=delay, by_engine=False, remember=remember)
         with self._writing(durable=True) as connection:
             return end_attempt(connection, lease, to_json(cause), retries, self._clock()) is not None
 

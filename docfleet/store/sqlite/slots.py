@@ -35,7 +35,7 @@ class SqliteSlots(Database):
                 crashes += 1
                 delay = start_delay(crashes)
                 state, retry_at = WorkerState.FAILED, self._clock() + delay
-                times = "" if crashes == 1 else f", for the {crashes}th time in a row"
+                times = "" if crashes == 1 else f" ({crashes} times in a row)"
                 detail = f"the process died before its engines were loaded{times}; next try after {delay:.0f} s"
             values |= {"state": state.value, "detail": text(detail), "crashes": crashes, "retry_at": retry_at}
             connection.execute(sql("retire"), values)

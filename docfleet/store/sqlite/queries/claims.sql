@@ -59,7 +59,7 @@ RETURNING job, turn
 UPDATE jobs SET decisions = :decisions WHERE number = :job
 
 -- name: start_job
-UPDATE jobs SET state = 'running', started_at = :now WHERE number = :job AND state = 'queued'
+UPDATE jobs SET state = 'running', started_at = :now WHERE number = :job AND state = 'queued' RETURNING number
 
 -- name: claimed_job
 SELECT id AS job_id, filename, suffix, size, sha256, pages, options, decisions FROM jobs WHERE number = :job
@@ -69,7 +69,8 @@ SELECT output FROM shards WHERE job = :job AND stage = 'pages' AND state = 'done
 
 -- name: pages_given_up
 SELECT first_page, error FROM shards
-WHERE job = :job AND stage IN ('pages', 'probe') AND state = 'failed' ORDER BY first_page
+WHERE job = :job AND stage IN ('pages', 'probe') AND state = 'failed' AND first_page BETWEEN :first AND :last
+ORDER BY first_page
 
 -- name: beat
 UPDATE shards

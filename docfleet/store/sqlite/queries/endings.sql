@@ -20,7 +20,8 @@ UPDATE shards SET ready = 1 WHERE job = :job AND stage IN ('document', 'whole') 
 SELECT error FROM shards WHERE job = :job AND error IS NOT NULL ORDER BY id DESC LIMIT 1
 
 -- name: held_shard
-SELECT job, stage, first_page, last_page, attempt, halved, turn, worker_index
+SELECT job, stage, first_page, last_page, attempt, halved, turn, worker_index,
+    (SELECT careful FROM jobs WHERE number = shards.job) AS careful
 FROM shards
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
 
