@@ -11,7 +11,7 @@ from pathlib import Path
 
 import requests
 
-from tests.serving import FAULTY, Serving, blank_pdf, gone, running, start, wait_ready, wait_until
+from tests.serving import FAULTY, Serving, blank_pdf, gone, running, start, stop, wait_ready, wait_until
 
 FRAGILE = "tests.engines:FragileEngine"
 ONE_AND_A_SPARE = ("--workers", "1", "--spares", "1", "--engines", FAULTY)
@@ -102,6 +102,8 @@ def test_a_worker_that_is_replaced_leaves_when_a_spare_has_its_slot_and_there_is
         assert set(attempts) == {1}
         assert {state for states in seen for state in states} <= {"ready", "busy"}
         assert {len(states) for states in seen} == {1}
+        warm(serving)
+        assert stop(serving) == 0
 
 
 def test_a_worker_that_dies_while_it_loads_is_tried_later_each_time_and_the_other_serves(tmp_path: Path) -> None:
