@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from docfleet.records import ProcessIdentity, WorkerReport, WorkerState
 from docfleet.store.slots import start_delay
 from docfleet.store.sqlite import SqliteStore, open_store
 from tests.integration.store_house import ME, OTHER
+from tests.integration.test_sqlite_processes import together
 
 THIRD = ProcessIdentity(pid=300, started=3)
 
@@ -142,3 +144,28 @@ def test_a_new_run_of_the_server_holds_nothing_against_a_slot(room: Room) -> Non
 def test_delays_grow_and_are_bounded() -> None:
     assert [start_delay(crashes) for crashes in (1, 2, 3, 4)] == [1, 2, 4, 8]
     assert start_delay(10_000) == 300
+
+
+def _take_over(path: Path, slots: list[int]) -> int | None:
+    """Enter as a spare of one's own, and try to take over slot 0; return the process that thinks it has it."""
+    identity = ProcessIdentity(pid=os.getpid(), started=1)
+    with open_store(path) as store:
+        mine = next(
+            slot
+            for slot in slots
+            if store.announce(WorkerReport(slot=slot, identity=identity, device="cpu", state=WorkerState.SPARE))
+        )
+        ready = WorkerReport(slot=0, identity=identity, device="cpu", state=WorkerState.READY)
+        return os.getpid() if store.take_over(mine, ready) else None
+
+
+def test_of_many_processes_that_take_over_one_slot_at_the_same_moment_one_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "docfleet.db"
+    with open_store(path) as store:
+        assert store.announce(WorkerReport(slot=0, identity=ME, device="cpu", state=WorkerState.BUSY))
+        store.retire(0, ME, "killed")
+        (winner,) = [pid for pid in together(6, _take_over, path, list(range(1, 7))) if pid is not None]
+        rows = store.workers()
+        assert (rows[0].slot, rows[0].identity.pid, rows[0].state) == (0, winner, WorkerState.READY)
+        assert [row.state for row in rows[1:]] == [WorkerState.SPARE] * 5
+        assert winner not in [row.identity.pid for row in rows[1:]]
