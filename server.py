@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from loguru import logger
 
 from docfleet import __version__, logs
 from docfleet.devices import PlannedWorker
+from docfleet.devices.spares import count_spares, spare_slots
 from docfleet.engine.mineru.environment import tuning
 from docfleet.engine.mineru.orders import BEST, FetchOrders
 from docfleet.errors import ConfigurationError, DocfleetError
@@ -94,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(settings: Settings) -> int:
     """Assemble the server from its settings and serve until a signal."""
     # Not at the top of the module: the workers' render children import it too, and need none of this.
+    from docfleet.host.exits import begin_run, tell_exit
     from docfleet.host.life import ApiLife
     from docfleet.host.lock import hold_folder
     from docfleet.host.server import FleetServer
@@ -101,15 +104,24 @@ def run(settings: Settings) -> int:
     raise_open_files()
     folder = open_folder(settings.data_dir)
     hold_folder(folder.root)
+    begin_run(folder.database)
     fleet = plan_fleet(settings, folder)
     announce(settings, fleet)
+    workers = fleet.workers
     server = FleetServer(
-        MinerUAPI(fleet.workers),
-        devices=[slot.device for slot in fleet.workers.slots],
+        MinerUAPI(workers),
+        devices=[slot.device for slot in workers.slots],
+        spares=[slot.device for slot in workers.spares],
         api_life=ApiLife(
-            settings=settings, folder=folder, slots=fleet.workers.slots, facts=fleet.facts, fetch=fleet.fetch
+            settings=settings,
+            folder=folder,
+            slots=workers.slots,
+            spares=workers.spares,
+            facts=fleet.facts,
+            fetch=fleet.fetch,
         ),
         grace_seconds=settings.grace_seconds,
+        on_exit=partial(tell_exit, folder.database),
     )
     return server.serve(host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
 
@@ -155,6 +167,8 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         require_accelerator=settings.require_accelerator,
     )
     slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
+    spares, reason = count_spares(machine, planned.workers, settings.spares)
+    planned = replace(planned, limits=(*planned.limits, reason))
     workers = WorkerPlan(
         folder=folder,
         slots=slots,
@@ -165,7 +179,8 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         deadlines=Deadlines.of(settings),
         max_attempts=settings.max_attempts,
         share_pages=settings.reuse_results and settings.page_cache_gb > 0,
-        recycling=recycling_limits(settings, machine.memory.total, len(slots)),
+        recycling=recycling_limits(settings, machine.memory.total, len(slots) + spares),
+        spares=spare_slots(slots, spares),
     )
     facts = {
         "version": __version__,

@@ -14,6 +14,7 @@ SUITE: dict[str, list[str]] = {
     "store_claims": [],
     "waiting": [],
     "cache": [],
+    "cancel": [],
     "throughput": ["samples/report.pdf", "samples/minutes.docx", "--copies", "40"],
     "ocr_quality": ["--pages", "2"],
     "scaling": ["--scan-pages", "0"],

@@ -1,4 +1,4 @@
-"""What an idle server costs, and how long it takes to be ready: `python -m benchmarks.idle [--seconds 20]`."""
+"""What an idle server costs, and how soon it is ready: `python -m benchmarks.idle [--seconds 20] [--spares 1]`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.serving import running, wait_ready
+from tests.serving import running, wait_ready, wait_until
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--spares", type=int, default=1)
     args = parser.parse_args()
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(Path(folder) / "data", "--workers", str(args.workers)) as serving,
+        running(Path(folder) / "data", "--workers", str(args.workers), "--spares", str(args.spares)) as serving,
     ):
         print(f"first worker ready after {time.perf_counter() - started:.1f} s")
         wait_ready(serving, args.workers)
         print(f"all {args.workers} workers ready after {time.perf_counter() - started:.1f} s")
+        wait_until(lambda: all(spare["state"] == "spare" for spare in serving.spares()), seconds=60)
+        print(f"all {args.spares} spares ready after {time.perf_counter() - started:.1f} s")
         time.sleep(3)
         family = serving.family()
         before = {process.pid: sum(process.cpu_times()[:2]) for process in family}

@@ -149,6 +149,13 @@ class WorkerLost(DocfleetError):
     retryable = True
 
 
+class Poisoned(DocfleetError):
+    """Every page asked for has killed workers before; the document is not tried again for a while."""
+
+    code = "poisoned_document"
+    status = 422
+
+
 class TooSlow(DocfleetError):
     """The work did not end within its time limit."""
 

@@ -6,7 +6,7 @@
 <data>/jobs/<job>/work/       parts and results of attempts under way
 <data>/jobs/<job>/result-<n>/ what attempt n delivered
 <data>/pages/<document>/      finished pages of a document, for whoever reads it next (`docfleet.shelf`)
-<data>/scratch/<slot>/        a worker's scratch space
+<data>/scratch/<number>/      a worker process's scratch space
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ class DataFolder:
         """Return the folder of what one attempt at the document stage writes."""
         return self.job(job_id) / f"result-{attempt}"
 
-    def scratch(self, slot: int) -> Path:
-        """Return a worker's scratch folder."""
-        return self.root / "scratch" / str(slot)
+    def scratch(self, number: int) -> Path:
+        """Return the scratch folder of a worker process, by its number among LitServe's."""
+        return self.root / "scratch" / str(number)
 
     def relative(self, path: Path) -> str:
         """Return the path as the store keeps it: relative, with forward slashes."""

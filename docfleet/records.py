@@ -73,10 +73,12 @@ class WorkerState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     BUSY = "busy"
-    #: Its engine did not load; it tries again, later each time.
+    #: Its engine did not load, or its process died over it; it is tried again, later each time.
     FAILED = "failed"
     #: It leaves, with no work in hand, so that a fresh process takes its slot.
     RECYCLING = "recycling"
+    #: Its engines are loaded; it waits to take over the slot of a worker that is gone or leaves.
+    SPARE = "spare"
     GONE = "gone"
 
 
@@ -209,6 +211,12 @@ class Claim:
     #: What the engine decided when the document was cut.
     decisions: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def all_given_up(self) -> bool:
+        """Whether no page of the range is left to be read."""
+        given_up = {failed.page for failed in self.failed_pages}
+        return given_up.issuperset(range(self.first_page, self.last_page + 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Revocation:
@@ -242,3 +250,11 @@ class WorkerReport:
     rss: int = 0
     #: Fingerprint of what its engines would make of a document; empty until they are loaded.
     engines: str = ""
+    #: The process is gone; its slot is free.
+    ended: bool = False
+    #: Processes in a row that died in this slot before they were ready.
+    crashes: int = 0
+    #: When loading is tried next; 0: nothing went wrong.
+    retry_at: float = 0.0
+    #: Exit status of the last process that died here before it was ready; negative: the signal that killed it.
+    exit_status: int | None = None

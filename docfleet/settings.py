@@ -41,6 +41,7 @@ def _blank(value: Any) -> Any:
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Host = Annotated[str, BeforeValidator(_known_host)]
 Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_blank)]
+Spares = Annotated[int, Field(ge=0, le=64)]
 Megabytes = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_blank)]
 Folder = Annotated[Path | None, BeforeValidator(_blank)]
 
@@ -55,6 +56,11 @@ class Settings(BaseModel):
     devices: str = Field("auto", description="auto, cpu, or a list such as cuda:0,cuda:1")
     workers: Count = Field(None, description="worker processes in all; by default what devices and memory allow")
     workers_per_device: Count = Field(None, description="worker processes on each accelerator; by default 1")
+    spares: Annotated[Literal["auto"] | Spares, Field(union_mode="left_to_right")] = Field(
+        "auto",
+        description="processes that wait, loaded, to take over from a worker that dies or is replaced; auto: 1 on CPUs "
+        "if memory allows, 0 on accelerators, where each would hold the models' memory once more",
+    )
     overcommit_cpu: bool = Field(
         False, description="run as many CPU workers as asked for, even more than cores: for engines that mostly wait"
     )
@@ -69,6 +75,9 @@ class Settings(BaseModel):
     max_body_mb: int = Field(256, ge=1, le=65536, description="largest request body in MB; larger ones get 413")
     wait_timeout: float = Field(600, gt=0, description="seconds /predict waits before it answers 202 with the job")
     max_attempts: int = Field(3, ge=1, le=20, description="attempts at a page whose worker dies or whose engine fails")
+    poison_hours: float = Field(
+        24, ge=0, le=8760, description="hours that a document which killed workers is remembered; 0 is not at all"
+    )
     deadline_base: float = Field(60, gt=0, description="seconds that every piece of work gets, whatever its pages")
     page_seconds_flash: float = Field(20, gt=0, description="seconds more for each page at tier flash")
     page_seconds_basic: float = Field(160, gt=0, description="the same at tier basic; 160 suits models on a CPU")

@@ -150,6 +150,21 @@ def _step(request: ParseRequest) -> int:
     return int(found[1]) if found else 1
 
 
+class FragileEngine(FaultyEngine):
+    """Its process dies in `load` if the data folder holds `die-<number>` for it, of the signal that the file names."""
+
+    name: ClassVar[str] = "fragile"
+
+    def load(self, context: EngineContext) -> None:
+        data, number = context.scratch.parents[1], context.scratch.name
+        with (data / f"starts-{number}").open("a") as log:
+            log.write(f"{os.getpid()}\n")
+        fault = data / f"die-{number}"
+        if fault.exists():
+            os.kill(os.getpid(), int(fault.read_text()))
+        super().load(context)
+
+
 def _pause(request: ParseRequest) -> float:
     found = re.search(r"sleep-([0-9.]+)-", request.filename)
     return float(found[1]) if found else 0.0

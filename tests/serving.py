@@ -41,6 +41,10 @@ class Serving:
         workers: list[dict[str, Any]] = self.get("/status")["workers"]
         return workers
 
+    def spares(self) -> list[dict[str, Any]]:
+        spares: list[dict[str, Any]] = self.get("/status")["spares"]
+        return spares
+
     def family(self) -> list[psutil.Process]:
         """The main process and everything it started."""
         main = psutil.Process(self.process.pid)
@@ -74,7 +78,11 @@ def start(
     log = data.parent / f"{data.name}.log"
     # A source that is set is not probed: tests stay off the network.
     # Tests send the same bytes again and want them parsed again; those of reuse say --reuse-results.
+    # A spare process would be one more to load in each of them; tests of it say --spares.
     quiet = {"MINERU_MODEL_SOURCE": "local", "PYTHONUNBUFFERED": "1", "DOCFLEET_REUSE_RESULTS": "false"}
+    quiet["DOCFLEET_SPARES"] = "0"
+    # To the tests' engines the name of a document is its content; those of the poison list say --poison-hours.
+    quiet["DOCFLEET_POISON_HOURS"] = "0"
     environ = os.environ | quiet | environment
     with log.open("ab") as sink:
         process = subprocess.Popen(

@@ -70,6 +70,8 @@ class ApiLife:
     slots: tuple[WorkerSlot, ...]
     #: Shown in `/status`: version, devices, model source, warnings.
     facts: Mapping[str, Any]
+    #: Slots of the processes that wait to take over.
+    spares: tuple[WorkerSlot, ...] = ()
     #: When the main process began: an API process that is started again belongs to the same server.
     begun: float = field(default_factory=time.time)
     #: Weights to fetch beside the running server; None where nothing is to be fetched.
@@ -84,6 +86,8 @@ class ApiLife:
         async with AsyncExitStack() as ending:
             store = ending.enter_context(closing(open_store(self.folder.database)))
             clear_leftovers(self.folder, store)
+            if not self.settings.poison_hours:
+                store.forget(None)
             inspector = Inspector()
             await inspector.start()
             ending.push_async_callback(inspector.close)
@@ -131,6 +135,7 @@ class ApiLife:
             body_limit=settings.max_body_mb * 1024 * 1024,
             wait_timeout=settings.wait_timeout,
             plan=self.slots,
+            spares=self.spares,
             facts=facts,
             started_at=time.time(),
             stale_seconds=settings.stale_seconds,
@@ -146,6 +151,7 @@ class ApiLife:
                 stale_seconds=settings.stale_seconds,
                 deadlines=Deadlines.of(settings),
                 memory_bytes=settings.worker_memory_mb * 1024 * 1024,
+                remember_seconds=settings.poison_hours * 3600,
             ),
             Blame(self.begun),
         )
@@ -164,6 +170,7 @@ class ApiLife:
             Chore("sizes", lambda: keep_within(self.folder, store, room), _SIZE_INTERVAL),
             Chore("pages", pages.look, _PAGES_INTERVAL),
             Chore("cancelled", Revoker(store, self.folder).look, _REVOKE_INTERVAL),
+            Chore("poison", store.forget_expired, _RETENTION_INTERVAL),
             Chore("retention", lambda: retire_results(self.folder, store, retention), _RETENTION_INTERVAL),
         ]
 

@@ -2,17 +2,21 @@
 
 Uses these semi-private parts of litserve 0.2.19, held by one contract test: `LitServer.devices`, `lifespan`,
 `monitor_internal`, `uvicorn_graceful_timeout`, `verify_worker_status`, `_init_manager`, `_start_server`,
-`inference_workers`, `launch_single_inference_worker`, `_shutdown_event`.
+`inference_workers`, `launch_single_inference_worker`, `workers_setup_status`, `_shutdown_event`.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import litserve as ls
 from fastapi import FastAPI
+from litserve.utils import WorkerSetupStatus
 from loguru import logger
 from starlette.formparsers import MultiPartParser
 
@@ -27,14 +31,35 @@ ApiLife = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 #: Seconds after which a dead worker is noticed and started again.
 _MONITOR_SECONDS = 0.25
+#: Seconds after which spares are started even if not all workers are ready; they load after those all the same.
+_SPARES_AFTER = 30.0
 #: Starlette's own bound, which litserve lifts for the whole process when it is imported.
 _SPOOL_BYTES = 1024 * 1024
 
 
 class FleetServer(ls.LitServer):  # type: ignore[misc]
-    """Hosts one worker process for each planned device."""
+    """Hosts one worker process for each planned device, and spare ones."""
 
-    def __init__(self, lit_api: ls.LitAPI, *, devices: Sequence[str], api_life: ApiLife, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        lit_api: ls.LitAPI,
+        *,
+        devices: Sequence[str],
+        spares: Sequence[str] = (),
+        api_life: ApiLife,
+        grace_seconds: float,
+        on_exit: Callable[[BaseProcess], None] = lambda process: None,
+    ) -> None:
+        """Make the server; nothing is started.
+
+        Args:
+            lit_api: what each worker process runs.
+            devices: one for each worker of the plan.
+            spares: one for each spare process, which are started once the workers are ready.
+            api_life: what the API process runs.
+            grace_seconds: that requests get to end at shutdown.
+            on_exit: called with each worker process that has ended, before another is started in its place.
+        """
         # "cpu" keeps LitServe from looking for accelerators by importing torch in the main process.
         super().__init__(
             lit_api, accelerator="cpu", workers_per_device=1, timeout=False, restart_workers=True, track_requests=False
@@ -43,7 +68,10 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self.monitor_internal = _MONITOR_SECONDS
         self.uvicorn_graceful_timeout = grace_seconds
         self.ending = Ending()
+        self._api = lit_api
         self._api_life = api_life
+        self._spares = [[device] for device in spares]
+        self._on_exit = on_exit
         install_error_handlers(self.app)
         self.app.add_middleware(Pacing)
         MultiPartParser.spool_max_size = _SPOOL_BYTES
@@ -84,19 +112,42 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
             end_children([worker.pid for worker in getattr(self, "inference_workers", []) if worker.pid])
         return self.ending.status
 
-    def launch_single_inference_worker(self, lit_api: ls.LitAPI, worker_id: int) -> Any:
+    def launch_single_inference_worker(self, lit_api: ls.LitAPI, worker_id: int) -> BaseProcess:
         """Start a worker in the place of one that ended, whose children may still run."""
         # There is one API, so the worker's number is its place in the list.
-        gone = self.inference_workers[worker_id]
+        gone: BaseProcess = self.inference_workers[worker_id]
         if gone.pid is not None:
             kill_group(gone.pid)
+        self._on_exit(gone)
         try:
-            return super().launch_single_inference_worker(lit_api, worker_id)
+            return self._launch(lit_api, worker_id)
         except OSError as exc:
             # Killed before it had read what it is to do, or too many processes. An exception would end LitServe's
             # monitor, and no worker would ever be started again; the dead one in its place is tried at the next look.
             logger.warning("worker {} could not be started and is tried again: {}", worker_id, exc)
             return gone
+
+    def _launch(self, lit_api: ls.LitAPI, worker_id: int) -> BaseProcess:
+        started: BaseProcess = super().launch_single_inference_worker(lit_api, worker_id)
+        return started
+
+    def _launch_spares(self) -> None:
+        """Start the spares once the workers are ready: loading must not take their time."""
+        keys = [f"{self._api.api_path.split('/')[-1]}_{number}" for number in range(len(self.inference_workers))]
+        deadline = time.monotonic() + _SPARES_AFTER
+        try:
+            while time.monotonic() < deadline and not self._keeper.is_set():
+                if all(self.workers_setup_status.get(key) == WorkerSetupStatus.READY for key in keys):
+                    break
+                time.sleep(_MONITOR_SECONDS)
+            for device in self._spares:
+                if self._keeper.is_set():
+                    return
+                number = len(self.inference_workers)
+                self.devices = [*self.devices, device]
+                self.inference_workers.append(self._launch(self._api, number))
+        except (OSError, EOFError) as exc:
+            logger.warning("no spare worker could be started: {}", exc)
 
     def _init_manager(self, num_api_servers: int) -> Any:
         with self.ending.tying():
@@ -114,4 +165,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
             return servers[0]
 
         self._keeper.keep(start(), start)
+        # Not before: no thread may run when the first API process is forked.
+        if self._spares:
+            threading.Thread(target=self._launch_spares, name="spares", daemon=True).start()
         return servers

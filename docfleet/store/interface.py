@@ -59,10 +59,11 @@ class Changes(Protocol):
 class Claims(Changes, Protocol):
     """The worker's side. A driver of remote workers or another database implements this."""
 
-    def announce(self, report: WorkerReport) -> None:
-        """Record what the worker in `report.slot` is doing; it replaces what the slot's last process said.
+    def announce(self, report: WorkerReport) -> bool:
+        """Take `report.slot` if it is free, and record what its worker is doing. A `heartbeat_at` of 0 means now.
 
-        A `heartbeat_at` of 0 means now.
+        Returns:
+            False: another process has the slot, and was not retired; nothing was recorded.
         """
         ...
 
@@ -302,7 +303,14 @@ class Leases(Jobs, Protocol):
         ...
 
     def give_back(
-        self, shard: Shard, *, cause: dict[str, Any], max_attempts: int, delay: float = 0.0, fault: Fault = ...
+        self,
+        shard: Shard,
+        *,
+        cause: dict[str, Any],
+        max_attempts: int,
+        delay: float = 0.0,
+        fault: Fault = ...,
+        remember: float = 0.0,
     ) -> bool:
         """End a lease whose holder is gone: queue the shard again, or after `max_attempts` halve it or fail.
 
@@ -312,6 +320,7 @@ class Leases(Jobs, Protocol):
             max_attempts: attempts at one page; a shard of several is halved then, and a page alone is given up.
             delay: seconds that the next attempt waits.
             fault: whose doing it is; its process's by default. Nobody's does not count as an attempt.
+            remember: seconds for which the document is remembered for it (`docfleet.store.poison`); 0: not at all.
 
         Returns:
             Whether the lease was ended by this call.
@@ -319,7 +328,10 @@ class Leases(Jobs, Protocol):
         ...
 
     def retire(self, slot: int, identity: ProcessIdentity, detail: str) -> None:
-        """Mark the slot's worker as gone, unless a newer process has taken the slot."""
+        """Mark the slot's worker as gone, so that another may take the slot, unless a newer process has it already.
+
+        One that was not ready yet counts as a crash: the slot is `failed`, and not tried before `retry_at`.
+        """
         ...
 
     def finished_before(self, moment: float, limit: int) -> list[str]:

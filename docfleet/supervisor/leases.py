@@ -47,12 +47,17 @@ class LeaseKeeper:
         fault = Fault.PROCESS if alive else self._blame.of(shard)
         # Its children first of all: they would go on burning the device that the next attempt needs.
         kill_group_of(owner)
+        if shard.worker_index is not None:
+            # At once, for whoever waits to take the slot.
+            self._store.retire(shard.worker_index, owner, "the process ended; another takes its place")
         ended = self._store.give_back(
             shard,
             cause=cause.record(),
             max_attempts=self._limits.max_attempts,
             delay=retry_delay(shard.attempt),
             fault=fault,
+            # One that died of something else says nothing about what it read.
+            remember=self._limits.remember_seconds if fault is Fault.PROCESS else 0.0,
         )
         if ended:
             remove_tree(self._folder.part(shard.job_id, shard.id, shard.attempt))
@@ -63,9 +68,9 @@ class LeaseKeeper:
         return ended
 
     def _check_worker(self, worker: WorkerReport) -> None:
-        if worker.state is WorkerState.GONE or is_alive(worker.identity):
+        if worker.ended or is_alive(worker.identity):
             return
         if worker.state is WorkerState.READY:
             self._blame.died(worker.identity, None)
         kill_group_of(worker.identity)
-        self._store.retire(worker.slot, worker.identity, "the process ended; another is started in its place")
+        self._store.retire(worker.slot, worker.identity, "the process ended; another takes its place")

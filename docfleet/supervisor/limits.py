@@ -25,6 +25,8 @@ class Limits:
     deadlines: Deadlines
     #: Resident memory of a worker with its children; 0 is no limit.
     memory_bytes: int = 0
+    #: Seconds for which a document that killed its worker is remembered; 0 is not at all.
+    remember_seconds: float = 0.0
 
     def lost(self, shard: Shard) -> DocfleetError:
         """Return the cause for a worker that is gone."""

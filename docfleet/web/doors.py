@@ -14,6 +14,7 @@ from docfleet.intake.spool import Upload
 from docfleet.records import Job, Shard, WorkerSlot
 from docfleet.store.admission import Terms
 from docfleet.store.interface import Jobs
+from docfleet.store.poison import Poison
 from docfleet.web.admission import Admission
 from docfleet.web.feed import ProgressFeed
 from docfleet.web.waiting import JobWatch
@@ -34,8 +35,8 @@ class Accepts(Protocol):
         ...
 
 
-class DoorStore(Jobs, Protocol):
-    """What the doors ask of a store: the role `Jobs`, and for `/status` a look at who holds what."""
+class DoorStore(Jobs, Poison, Protocol):
+    """What the doors ask of a store: the roles `Jobs` and `Poison`, and for `/status` a look at who holds what."""
 
     def leases(self) -> list[Shard]:
         """Return every shard that a worker holds."""
@@ -64,6 +65,8 @@ class Doors:
     feed: ProgressFeed
     #: The workers there should be.
     plan: tuple[WorkerSlot, ...]
+    #: Slots of processes that are given no work before they have taken over from a worker.
+    spares: tuple[WorkerSlot, ...] = ()
     #: For `/status`, read at each request: version, devices, model_source, warnings.
     facts: Mapping[str, Any]
     #: When the server started, seconds since the epoch.

@@ -14,6 +14,7 @@ from docfleet.web.events import EventDoor
 from docfleet.web.forms import predict_request
 from docfleet.web.jobs import JobDoors
 from docfleet.web.overview import Overview
+from docfleet.web.poison import PoisonDoors
 from docfleet.web.predict import Predict
 from docfleet.web.probes import Probes
 from docfleet.web.schemas import (
@@ -21,9 +22,11 @@ from docfleet.web.schemas import (
     AcceptedJobs,
     Answer,
     ErrorAnswer,
+    Forgotten,
     JobList,
     JobView,
     Liveness,
+    PoisonList,
     Readiness,
     Results,
     StatusView,
@@ -88,6 +91,7 @@ def create_doors(doors: Doors) -> APIRouter:
     _add_control(router, jobs, EventDoor(doors))
     _add_files(router, jobs)
     _add_server(router, Probes(doors), Status(doors))
+    _add_poison(router, PoisonDoors(doors))
     return router
 
 
@@ -194,6 +198,36 @@ def _add_server(router: APIRouter, probes: Probes, status: Status) -> None:
         summary="Devices, workers, queue, totals",
         tags=["server"],
         responses={200: _of(StatusView, "The server as a whole.")},
+    )
+
+
+def _add_poison(router: APIRouter, poison: PoisonDoors) -> None:
+    router.add_api_route(
+        "/poison",
+        poison.list,
+        methods=["GET"],
+        summary="Documents that killed workers",
+        tags=["server"],
+        responses={200: _of(PoisonList, "What is remembered of them, and until when.")},
+    )
+    router.add_api_route(
+        "/poison",
+        poison.forget_all,
+        methods=["DELETE"],
+        summary="Forget all documents that killed workers",
+        tags=["server"],
+        responses={200: _of(Forgotten, "They are read like any other again.")},
+    )
+    router.add_api_route(
+        "/poison/{sha256}",
+        poison.forget,
+        methods=["DELETE"],
+        summary="Forget a document that killed workers",
+        tags=["server"],
+        responses={
+            200: _of(Forgotten, "It is read like any other again."),
+            **_errors({404: "It is not remembered.", "4XX": "The request cannot be understood."}),
+        },
     )
 
 

@@ -187,8 +187,46 @@ class WorkerView(_Out):
     job_id: str | None = Field(default=None, description="the job it works on")
     heartbeat_age: float | None = Field(default=None, description="seconds since it was heard of")
     rss: int = Field(default=0, description="resident memory in bytes")
+    crashes: int = Field(default=0, description="processes in a row that died here before they were ready")
+    exit: str | None = Field(default=None, description="how the last of them ended")
+    next_try: float | None = Field(default=None, description="seconds until loading is tried again")
     documents_done: int = 0
     pages_done: int = 0
+
+
+class SpareView(_Out):
+    """A process that waits, with its engines loaded (state spare), to take over from a worker; it is no worker yet."""
+
+    device: str
+    state: WorkerState
+    detail: Text = ""
+    pid: int | None = None
+    rss: int = Field(default=0, description="resident memory in bytes")
+
+
+class PoisonView(_Out):
+    """A document that killed workers. Times are seconds since 1970-01-01 UTC."""
+
+    sha256: str = Field(description="of the document's bytes")
+    filename: Text = Field(description="as it was called last")
+    options: dict[str, Any] = Field(description="what it was read with; with others it is another case")
+    deaths: int = Field(description="attempts that ended with a dead worker; from 2 on it is treated with care")
+    cause: Text = Field(description="of the last death")
+    pages: list[MissingPage] = Field(description="pages that are left out")
+    since: float
+    until: float = Field(description="when it is forgotten")
+
+
+class PoisonList(_Out):
+    """Documents that killed workers, what was added last first."""
+
+    documents: list[PoisonView]
+
+
+class Forgotten(_Out):
+    """What is not remembered any more."""
+
+    forgotten: int = Field(description="entries that there were")
 
 
 class Readiness(_Out):
@@ -239,6 +277,7 @@ class StatusView(_Out):
     devices: Any = Field(description="what was found on this machine")
     model_source: Any
     workers: list[WorkerView]
+    spares: list[SpareView] = Field(description="processes that wait to take over from a worker")
     queue: QueueView
     totals: TotalsView
     pages_per_second: float = Field(description="over the last minute")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 
@@ -9,12 +10,12 @@ from anyio.to_thread import run_sync
 from starlette.responses import Response
 
 from docfleet import __version__
-from docfleet.records import Shard, WorkerReport
+from docfleet.records import Shard, WorkerReport, WorkerState
 from docfleet.store.interface import Totals
 from docfleet.web.answers import json_of
 from docfleet.web.doors import Doors
 from docfleet.web.readiness import Standing, standings
-from docfleet.web.schemas import QueueView, StatusView, TotalsView, WorkerView
+from docfleet.web.schemas import QueueView, SpareView, StatusView, TotalsView, WorkerView
 
 
 class Status:
@@ -40,6 +41,7 @@ class Status:
             devices=doors.facts.get("devices", []),
             model_source=doors.facts.get("model_source"),
             workers=[_worker(one, jobs) for one in standings(doors, reports)],
+            spares=_spares(doors, reports),
             queue=QueueView(
                 queued_jobs=totals.queued_jobs,
                 running_jobs=totals.running_jobs,
@@ -80,6 +82,34 @@ def _worker(one: Standing, jobs: dict[int, str]) -> WorkerView:
         job_id=None if report.shard_id is None else jobs.get(report.shard_id),
         heartbeat_age=None if one.silence is None else round(one.silence, 3),
         rss=report.rss,
+        crashes=report.crashes,
+        exit=None if report.exit_status is None else _told(report.exit_status),
+        next_try=round(max(0.0, report.retry_at - time.time()), 3) if report.retry_at else None,
         documents_done=report.documents_done,
         pages_done=report.pages_done,
     )
+
+
+def _spares(doors: Doors, reports: Sequence[WorkerReport]) -> list[SpareView]:
+    newest = {report.slot: report for report in reports}
+    views = []
+    for slot in doors.spares:
+        report = newest.get(slot.index)
+        if report is None:
+            views.append(SpareView(device=slot.device, state=WorkerState.STARTING, detail="it has not reported yet"))
+        else:
+            pid = None if report.ended else report.identity.pid
+            views.append(
+                SpareView(device=report.device, state=report.state, detail=report.detail, pid=pid, rss=report.rss)
+            )
+    return views
+
+
+def _told(status: int) -> str:
+    """Return a process's exit status in words: negative is the signal that killed it."""
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-status}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from docfleet.models.records import Source
 from docfleet.options import Tier
 from docfleet.process.groups import lead_group
 from docfleet.process.identity import identify
-from docfleet.records import WorkerReport, WorkerSlot, WorkerState
+from docfleet.records import WorkerSlot, WorkerState
 from docfleet.sharding.deadlines import Deadlines
 from docfleet.shelf.folder import Shelves
 from docfleet.store.sqlite import open_store
@@ -30,6 +29,7 @@ from docfleet.worker.heart import Heart
 from docfleet.worker.memory import settle
 from docfleet.worker.recycling import Recycler, RecyclingLimits
 from docfleet.worker.rounds import Rounds, load_with_patience
+from docfleet.worker.seat import Seat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class WorkerPlan:
     #: Whether finished pages of a document may serve other jobs.
     share_pages: bool = True
     recycling: RecyclingLimits = field(default_factory=RecyclingLimits)
+    #: Slots beyond the plan, for processes that wait with their engines loaded. Numbered on from the plan's.
+    spares: tuple[WorkerSlot, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,29 +62,31 @@ class AssembledWorker:
     rounds: Rounds
 
 
-def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
-    """Build the worker of one slot. Returns when its engines are loaded, however often that takes."""
-    slot = plan.slots[index]
-    os.environ.update(slot.environment)
+def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
+    """Build the worker of one process. Returns when its engines are loaded, however often that takes.
+
+    Args:
+        plan: the slots there are.
+        number: of this process, among those that LitServe started; it says nothing of the slot.
+    """
     # Ctrl-C is for the main process, which ends the workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lead_group()
-    logs.configure(plan.log_level, f"worker-{index}")
+    logs.configure(plan.log_level, f"worker-{number}")
 
-    scratch = plan.folder.scratch(index)
-    remove_tree(scratch)
-    scratch.mkdir(parents=True)
     store = open_store(plan.folder.database)
     owner = identify()
-    heart = Heart(
-        store,
-        WorkerReport(
-            slot=index, identity=owner, device=slot.device, state=WorkerState.STARTING, started_at=time.time()
-        ),
-    )
+    seat = Seat(store, plan.slots, plan.spares, owner)
+    heart = Heart(store, seat.enter(number))
+    slot = seat.slot(heart.report.slot)
+    os.environ.update(slot.environment)
     heart.start()
+    seat.before_loading(heart)
 
+    scratch = plan.folder.scratch(number)
+    remove_tree(scratch)
+    scratch.mkdir(parents=True)
     arrivals = Arrivals(Path(os.environ.get("MINERU_MODEL_BASE_DIR", scratch)))
     engines = build_engines(plan.engines)
     context = EngineContext(
@@ -99,13 +103,14 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
         heart.able(fingerprint(engines, context))
         settle()
 
-    load_with_patience(load, heart)
+    loaded = WorkerState.READY if seat.serves(heart) else WorkerState.SPARE
+    load_with_patience(load, heart, loaded)
     if plan.model_source != Source.EMBEDDED:
         # Somebody meant to have models: without them documents are read all the same, and `/status` says why.
-        heart.tell(WorkerState.READY, why_not(engines, Tier.BASIC))
+        heart.tell(loaded, why_not(engines, Tier.BASIC))
     shelves = Shelves(plan.folder, heart.report.engines, shared=plan.share_pages)
     bench = Bench(plan.folder, engines, shelves, Courtesy(store))
     care = Care(claims=store, bench=bench, deadlines=plan.deadlines, max_attempts=plan.max_attempts)
-    recycler = Recycler(plan.recycling, store, heart, owner=owner, slot=index, arrived=arrivals.any)
-    rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, recycler=recycler, owner=owner, slot=index)
+    recycler = Recycler(plan.recycling, store, heart, seat, owner=owner, arrived=arrivals.any)
+    rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, recycler=recycler, seat=seat, owner=owner)
     return AssembledWorker(bench, heart, rounds)

@@ -105,6 +105,9 @@ class Bench:
             parts = [self._folder.absolute(part) for part in claim.parts]
             return self._finish(work, parts, progress)
         part = self._folder.part(claim.job_id, claim.shard_id, claim.attempt)
+        if claim.stage is Stage.PROBE and claim.all_given_up:
+            # There is nothing left in it to find, and nothing an engine could make a document of.
+            return Outcome(part, None)
         made_room_after = self._read(work, part, progress)
         if claim.stage is Stage.PAGES:
             sync_tree(part, self._folder.job(claim.job_id))

@@ -8,7 +8,7 @@ from typing import Final
 
 from loguru import logger
 
-from docfleet.errors import DocfleetError, ParseFailed, StorageFull, WorkerLost
+from docfleet.errors import DocfleetError, ParseFailed, Poisoned, StorageFull, WorkerLost
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import cut
 from docfleet.sharding.deadlines import Deadlines, retry_delay
@@ -42,9 +42,12 @@ class Care:
         the way goes along: to the shards, or into the work at hand.
 
         Raises:
+            Poisoned: every page was given up.
             DocfleetError: the document cannot be opened.
         """
         claim = work.claim
+        if claim.stage is not Stage.PROBE and claim.all_given_up:
+            raise Poisoned(claim.failed_pages[0].cause)
         pages = claim.last_page - claim.first_page + 1
         self._claims.limit(claim, self._deadlines.seconds(claim.stage, work.choice.tier, pages))
         if claim.stage is not Stage.WHOLE or pages < 2 or claim.failed_pages:

@@ -32,6 +32,7 @@ class Heart:
         self._claim: Claim | None = None
         self._pages = 0
         self._lost = False
+        self._seated = True
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
@@ -41,15 +42,28 @@ class Heart:
         with self._lock:
             return self._report
 
+    @property
+    def seated(self) -> bool:
+        """Whether the slot that the worker announced itself in last is its own."""
+        with self._lock:
+            return self._seated
+
+    def move(self, slot: int) -> None:
+        """Tell from now on what the worker does in another slot, which the store has given to it."""
+        with self._lock:
+            state = WorkerState.READY if self._report.state is WorkerState.SPARE else self._report.state
+            self._report = replace(self._report, slot=slot, state=state, detail="", started_at=time.time())
+        self._say()
+
     def start(self) -> None:
         """Announce the worker and begin beating."""
         self._say()
         self._thread.start()
 
-    def tell(self, state: WorkerState, detail: str = "") -> None:
+    def tell(self, state: WorkerState, detail: str = "", *, retry_at: float = 0.0) -> None:
         """Change what the worker says of itself, at once."""
         with self._lock:
-            self._report = replace(self._report, state=state, detail=detail)
+            self._report = replace(self._report, state=state, detail=detail, retry_at=retry_at)
         self._say()
 
     def able(self, engines: str) -> None:
@@ -120,7 +134,11 @@ class Heart:
         with self._lock:
             self._report = replace(self._report, heartbeat_at=time.time(), rss=rss)
             report = self._report
-        self._claims.announce(report)
+        seated = self._claims.announce(report)
+        with self._lock:
+            # Meanwhile it may have been moved.
+            if report.slot == self._report.slot:
+                self._seated = seated
 
 
 def resident_bytes() -> int:

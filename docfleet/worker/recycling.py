@@ -1,7 +1,8 @@
 """When a worker leaves so that a fresh process takes its slot: parsers and their libraries grow with what they read.
 
 It leaves between two shards, with none in hand, and only if it is its turn: one worker of the fleet at a time, the
-next one once the last one's replacement is ready.
+next one once the last one's replacement is ready. Where spares are planned it waits for a warm one, which takes its
+slot over before it leaves.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from loguru import logger
 from docfleet.records import ProcessIdentity, WorkerReport, WorkerState
 from docfleet.store.reuse import Recycling
 from docfleet.worker.heart import Heart
+from docfleet.worker.seat import Seat
 
 #: Seconds between two requests for the turn.
 _ASK_AGAIN = 1.0
 #: A worker whose engines alone fill its share would be replaced after each document: it may grow by this factor.
 _GROWTH = 1.25
+#: Seconds that a worker that has to leave waits for a warm spare: its engines may never load.
+_SPARE_PATIENCE = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +44,9 @@ class Recycler:
         limits: RecyclingLimits,
         turns: Recycling,
         heart: Heart,
+        seat: Seat,
         *,
         owner: ProcessIdentity,
-        slot: int,
         arrived: Callable[[], bool] = lambda: False,
     ) -> None:
         """Make the recycler of a worker whose engines are loaded: its memory now is what it cannot do without.
@@ -53,10 +57,11 @@ class Recycler:
         self._limits = limits
         self._turns = turns
         self._heart = heart
+        self._seat = seat
         self._owner = owner
-        self._slot = slot
         self._highest = max(limits.rss, int(heart.report.rss * _GROWTH)) if limits.rss else 0
         self._ask_at = 0.0
+        self._due_since = 0.0
 
     def must_leave(self) -> bool:
         """Return whether the worker has to leave now, and if so say so. Ask between shards; costs microseconds."""
@@ -64,11 +69,19 @@ class Recycler:
         if reason is None or time.monotonic() < self._ask_at:
             return False
         self._ask_at = time.monotonic() + _ASK_AGAIN
-        if not self._turns.may_recycle(self._owner, self._slot):
+        slot = self._heart.report.slot
+        if self._waits_for_spare(slot) or not self._turns.may_recycle(self._owner, slot):
             return False
         logger.info("this worker is replaced: {}", reason)
-        self._heart.tell(WorkerState.RECYCLING, reason)
+        if not self._seat.hand_over(slot):
+            self._heart.tell(WorkerState.RECYCLING, reason)
         return True
+
+    def _waits_for_spare(self, slot: int) -> bool:
+        now = time.monotonic()
+        self._due_since = self._due_since or now
+        patient = self._seat.spares > 0 and now - self._due_since < _SPARE_PATIENCE
+        return patient and self._seat.warm_spare(slot) is None
 
     def _reason(self, report: WorkerReport) -> str | None:
         limits, age = self._limits, time.time() - report.started_at

@@ -20,6 +20,7 @@ from docfleet.worker.care import CUT, Care, Cut
 from docfleet.worker.heart import Heart, LeaseLost
 from docfleet.worker.memory import give_back
 from docfleet.worker.recycling import Recycler
+from docfleet.worker.seat import Seat
 
 #: Seconds between two looks for new work: soon after the last, and later on. A look takes no lock and costs
 #: microseconds; waking up for it is what an idle machine would notice.
@@ -66,24 +67,25 @@ class Rounds:
         heart: Heart,
         care: Care,
         recycler: Recycler,
+        seat: Seat,
         owner: ProcessIdentity,
-        slot: int,
     ) -> None:
         self._claims = claims
         self._care = care
         self._bench = bench
         self._heart = heart
         self._recycler = recycler
+        self._seat = seat
         self._owner = owner
-        self._slot = slot
         self._looked_at = 0.0
         self._worked_at = 0.0
         #: Whether the next claim is for the short document that room was just made for.
         self._short_first = False
 
     def serve(self, steps: Steps) -> None:
-        """Work until this process is to be replaced; it holds nothing then."""
-        while True:
+        """Work, once there is a slot to serve, until this process is to be replaced; it holds nothing then."""
+        self._seat.await_slot(self._heart)
+        while self._heart.seated:
             try:
                 if self._recycler.must_leave():
                     return
@@ -105,7 +107,7 @@ class Rounds:
             return None
         self._looked_at = now
         short_first, self._short_first = self._short_first, False
-        claim = self._claims.claim(self._owner, self._slot, short_first=short_first)
+        claim = self._claims.claim(self._owner, self._heart.report.slot, short_first=short_first)
         if claim is not None:
             # There may be more than one: look again right after this one.
             self._looked_at = 0.0
@@ -200,10 +202,11 @@ def _insist(record: Callable[[], T]) -> T:
             time.sleep(STORE_PAUSE)
 
 
-def load_with_patience(load: Callable[[], None], heart: Heart) -> None:
-    """Load the engines; on failure say so and try again, later each time, for ever.
+def load_with_patience(load: Callable[[], None], heart: Heart, loaded: WorkerState) -> None:
+    """Load the engines and say that the worker is `loaded` (ready, or a spare).
 
-    A worker that ends itself would be started again at once, as often as it fails.
+    On failure it says so and tries again, later each time, for ever: a worker that ends itself would be started again
+    at once, as often as it fails.
     """
     delay = 1.0
     while True:
@@ -212,9 +215,10 @@ def load_with_patience(load: Callable[[], None], heart: Heart) -> None:
             load()
         except Exception as exc:
             logger.exception("the engines did not load; next try in {:.0f} s", delay)
-            heart.tell(WorkerState.FAILED, f"{type(exc).__name__}: {exc}; next try in {delay:.0f} s")
+            told = f"{type(exc).__name__}: {exc}; next try in {delay:.0f} s"
+            heart.tell(WorkerState.FAILED, told, retry_at=time.time() + delay)
             time.sleep(delay)
             delay = min(delay * 2, 300.0)
         else:
-            heart.tell(WorkerState.READY)
+            heart.tell(loaded)
             return

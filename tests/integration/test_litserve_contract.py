@@ -71,7 +71,17 @@ def test_the_parts_that_are_overridden_exist() -> None:
         "launch_single_inference_worker",
     ):
         assert callable(getattr(ls.LitServer, name)), name
-    assert "self.inference_workers" in inspect.getsource(ls.LitServer.run)
+    run, monitor = inspect.getsource(ls.LitServer.run), inspect.getsource(ls.LitServer._start_worker_monitoring)
+    assert "self.inference_workers" in run
+    assert "self._shutdown_event.wait()" in run
+    # Processes that are added later are watched too, and started again by their number.
+    assert "enumerate(self.inference_workers)" in monitor
+    assert "self.launch_single_inference_worker(" in monitor
+    assert list(inspect.signature(ls.LitServer.launch_single_inference_worker).parameters)[1:] == [
+        "lit_api",
+        "worker_id",
+    ]
+    assert "self.workers_setup_status[f" in inspect.getsource(ls.LitServer.launch_single_inference_worker)
     assert "self.verify_worker_status()" in inspect.getsource(ls.LitServer.run)
     assert "self._init_manager(" in inspect.getsource(ls.LitServer.run)
     assert "self._start_server(" in inspect.getsource(ls.LitServer.run)

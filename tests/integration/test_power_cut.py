@@ -23,6 +23,7 @@ from docfleet.intake.accept import Intake
 from docfleet.intake.inspector import Inspector
 from docfleet.intake.spool import Upload
 from docfleet.records import Job, JobState, ShardPlan, Stage
+from docfleet.shelf.folder import Shelves
 from docfleet.store.reuse import link_result
 from docfleet.store.sqlite import SqliteStore, open_store
 from docfleet.worker.bench import Bench
@@ -77,7 +78,7 @@ class House:
         engine.load(
             EngineContext(device="cpu", threads=1, model_source="local", vlm_server_url=None, scratch=folder.root)
         )
-        self.bench = Bench(folder, [engine])
+        self.bench = Bench(folder, [engine], Shelves(folder, "x", shared=True))
 
     async def accept(self, content: bytes) -> Job:
         path = self.folder.new_upload()

@@ -217,6 +217,7 @@ def test_the_turn_to_be_replaced_comes_back_with_the_replacement_or_after_a_whil
     room.announce(WorkerState.READY, OTHER, 1)
     assert room.store.may_recycle(ME, 0)
     assert not room.store.may_recycle(OTHER, 1)
+    room.store.retire(0, ME, "it left")
     room.announce(WorkerState.LOADING, third, 0)
     assert not room.store.may_recycle(OTHER, 1)
     room.announce(WorkerState.READY, third, 0)

@@ -425,11 +425,11 @@ def a_worker(slot: int, identity: ProcessIdentity = ME, **more: Any) -> WorkerRe
 
 def test_the_newest_report_of_each_slot_is_kept(store: Store, store_factory: Callable[[], Store]) -> None:
     full = a_worker(0, detail="模型", shard_id=7, documents_done=3, pages_done=40, rss=2**33)
-    store.announce(a_worker(1))
-    store.announce(a_worker(0, state=WorkerState.LOADING))
-    store.announce(full)
-    store.announce(a_worker(1, OTHER))
-    assert store_factory().workers() == [full, a_worker(1, OTHER)]
+    assert store.announce(a_worker(1))
+    assert store.announce(a_worker(0, state=WorkerState.LOADING))
+    assert store.announce(full)
+    assert not store.announce(a_worker(1, OTHER))
+    assert store_factory().workers() == [full, a_worker(1)]
 
 
 def test_a_report_without_a_time_counts_as_of_now(store: Store) -> None:
@@ -444,7 +444,7 @@ def test_a_worker_is_retired_unless_a_newer_process_has_its_slot(store: Store) -
     store.retire(0, OTHER, "not the one")
     assert store.workers() == [a_worker(0, shard_id=4)]
     store.retire(0, ME, "killed")
-    assert store.workers() == [a_worker(0, state=WorkerState.GONE, detail="killed")]
+    assert store.workers() == [a_worker(0, state=WorkerState.GONE, detail="killed", ended=True)]
     store.announce(a_worker(0, OTHER))
     store.retire(0, ME, "killed")
     assert store.workers() == [a_worker(0, OTHER)]

@@ -14,6 +14,7 @@ from docfleet.store.sqlite.connection import Database, first
 from docfleet.store.sqlite.endings import SPEED_WINDOW, count
 from docfleet.store.sqlite.keys import job_of_key, keep_key
 from docfleet.store.sqlite.plans import enter_caller, enter_shards
+from docfleet.store.sqlite.poison import enter_last
 from docfleet.store.sqlite.reuse import follow
 from docfleet.store.sqlite.rows import text
 from docfleet.store.sqlite.statements import sql
@@ -68,6 +69,7 @@ class SqliteAdmission(Database):
             enter_shards(connection, number, shards, caller.clock)
             if reuse_key is not None:
                 follow(connection, number, reuse_key, engines)
+            enter_last(connection, number, now)
             keep_key(connection, number, terms, now)
         return Job(
             id=job_id, state=JobState.QUEUED, document=document, options=options, created_at=now, lane=terms.lane

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from docfleet.errors import InternalError
-from docfleet.records import Claim, ProcessIdentity, ShardPlan, Stage, WorkerReport
+from docfleet.records import Claim, ProcessIdentity, ShardPlan, Stage
 from docfleet.sharding.fairness import LONG_SECONDS
 from docfleet.sharding.verdicts import Fault, Verdict
-from docfleet.store.sqlite.connection import Database, first
+from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.endings import deliver, fail_job, record_speed
 from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.plans import enter_shards, take_turn
-from docfleet.store.sqlite.rows import claim_from, lease_values, to_json, worker_values
+from docfleet.store.sqlite.poison import take_care
+from docfleet.store.sqlite.rows import claim_from, lease_values, to_json
+from docfleet.store.sqlite.slots import SqliteSlots
 from docfleet.store.sqlite.statements import sql
 
 #: Seconds that a failed shard waits for another worker before the one that failed may have it again.
@@ -25,18 +27,12 @@ BATCH_AFTER = 4
 _ANY_LENGTH = math.inf
 
 
-class SqliteClaims(Database):
+class SqliteClaims(SqliteSlots):
     """Implements `Claims`.
 
     Claims and heartbeats may be lost in a power cut, where every lease ends anyway. The attempt is then numbered again
     as before it: what the lost attempt left in its folder must not surprise the next holder.
     """
-
-    def announce(self, report: WorkerReport) -> None:
-        """Record what a worker is doing, as of now unless the report says when."""
-        values = worker_values(report, self._clock())
-        with self._writing(durable=False) as connection:
-            connection.execute(sql("announce"), values)
 
     def claim(self, owner: ProcessIdentity, slot: int, *, short_first: bool = False) -> Claim | None:
         """Take the next shard of the lane whose turn it is; a document stage once its page stage is done."""
@@ -47,13 +43,15 @@ class SqliteClaims(Database):
             shard = self._take(connection, owner, slot, now, short_first=short_first)
             if shard is None:
                 return None
-            connection.execute(sql("start_job"), {"job": shard["job"], "now": now})
+            if first(connection, "start_job", job=shard["job"], now=now) is not None:
+                take_care(connection, shard["job"], now)
             job = first(connection, "claimed_job", job=shard["job"])
             stage, parts, given_up = Stage(shard["stage"]), [], []
             if stage is Stage.DOCUMENT:
                 parts = connection.execute(sql("finished_parts"), {"job": shard["job"]}).fetchall()
-            if stage in (Stage.DOCUMENT, Stage.WHOLE):
-                given_up = connection.execute(sql("pages_given_up"), {"job": shard["job"]}).fetchall()
+            if stage is not Stage.PAGES:
+                pages = {"job": shard["job"], "first": shard["first_page"], "last": shard["last_page"]}
+                given_up = connection.execute(sql("pages_given_up"), pages).fetchall()
         assert job is not None, "shards are removed with their job"
         return claim_from(shard, job, parts, given_up, owner)
 

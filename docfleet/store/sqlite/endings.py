@@ -7,6 +7,7 @@ from typing import Any
 
 from docfleet.records import JobState, Stage
 from docfleet.store.sqlite.connection import first
+from docfleet.store.sqlite.poison import acquit
 from docfleet.store.sqlite.rows import to_json
 from docfleet.store.sqlite.statements import sql
 
@@ -33,6 +34,8 @@ def deliver(
     state = JobState.PARTIAL if failed else JobState.COMPLETED
     values = {"state": state.value, "pages": pages, "output": output, "report": told, "now": now, "job": job}
     connection.execute(sql("finish_job"), values)
+    if state is JobState.COMPLETED:
+        acquit(connection, job)
     count(connection, state.value)
     count(connection, "pages", max(0, pages - failed))
     return True

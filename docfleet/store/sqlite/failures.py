@@ -14,6 +14,7 @@ from docfleet.sharding.fairness import SHORT_PAGES
 from docfleet.sharding.verdicts import Failure, Fault, Verdict, after
 from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.endings import count, fail_job, settle
+from docfleet.store.sqlite.poison import remember_death
 from docfleet.store.sqlite.statements import sql
 
 
@@ -25,6 +26,8 @@ class Retries:
     #: Seconds that the next attempt waits.
     delay: float
     fault: Fault
+    #: Seconds for which a document that killed its worker is remembered; 0 is not at all.
+    remember: float = 0.0
 
 
 def end_attempt(
@@ -34,13 +37,15 @@ def end_attempt(
     held = first(connection, "held_shard", **lease)
     if held is None:
         return None
-    stage, excused = Stage(held["stage"]), held["excused"] + (retries.fault is Fault.NOBODY)
+    stage, pages = Stage(held["stage"]), held["last_page"] - held["first_page"] + 1
+    excused = held["excused"] + (retries.fault is Fault.NOBODY)
+    careful = bool(held["careful"]) and retries.fault is Fault.PROCESS
     verdict = after(
         Failure(
             stage=stage,
-            pages=held["last_page"] - held["first_page"] + 1,
+            pages=pages,
             attempt=held["attempt"] - excused,
-            max_attempts=retries.max_attempts,
+            max_attempts=1 if careful else retries.max_attempts,
             halved=bool(held["halved"]),
             fault=retries.fault,
         )
@@ -62,6 +67,10 @@ def end_attempt(
             fail_job(connection, held["job"], error, now)
         elif settle(connection, held["job"], now):
             verdict = Verdict.FAIL
+    if retries.remember and retries.fault is Fault.PROCESS:
+        found = pages == 1 and stage is not Stage.DOCUMENT and verdict in (Verdict.QUARANTINE, Verdict.FAIL)
+        page = held["first_page"] if found else None
+        remember_death(connection, held["job"], error, now, seconds=retries.remember, page=page)
     return verdict
 
 

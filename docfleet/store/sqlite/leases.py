@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from docfleet.records import ProcessIdentity, Shard
+from docfleet.records import Shard
 from docfleet.sharding.verdicts import Fault
 from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.jobs import SqliteJobs
-from docfleet.store.sqlite.rows import id_list, lease_values, shard_from, text, to_json
-from docfleet.store.sqlite.statements import sql
+from docfleet.store.sqlite.rows import id_list, lease_values, shard_from, to_json
+from docfleet.store.sqlite.slots import SqliteSlots
 
 
-class SqliteLeases(SqliteJobs):
+class SqliteLeases(SqliteJobs, SqliteSlots):
     """Implements `Leases`."""
 
     def leases(self) -> list[Shard]:
@@ -28,20 +28,15 @@ class SqliteLeases(SqliteJobs):
         max_attempts: int,
         delay: float = 0.0,
         fault: Fault = Fault.PROCESS,
+        remember: float = 0.0,
     ) -> bool:
         """End a lease: queue the shard again with `cause` as its error; after `max_attempts` halve it or fail."""
         if shard.owner is None:
             return False
         lease = lease_values(shard.id, shard.attempt, shard.owner)
-        retries = Retries(max_attempts=max_attempts, delay=delay, fault=fault)
+        retries = Retries(max_attempts=max_attempts, delay=delay, fault=fault, remember=remember)
         with self._writing(durable=True) as connection:
             return end_attempt(connection, lease, to_json(cause), retries, self._clock()) is not None
-
-    def retire(self, slot: int, identity: ProcessIdentity, detail: str) -> None:
-        """Mark the slot's worker as gone, unless a newer process has taken the slot."""
-        values = {"slot": slot, "pid": identity.pid, "started": identity.started, "detail": text(detail)}
-        with self._writing(durable=False) as connection:
-            connection.execute(sql("retire"), values)
 
     def finished_before(self, moment: float, limit: int) -> list[str]:
         """Return ids of at most `limit` jobs that ended before `moment`, oldest first."""

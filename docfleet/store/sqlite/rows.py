@@ -120,6 +120,10 @@ def worker_from(row: sqlite3.Row) -> WorkerReport:
         pages_done=row["pages_done"],
         rss=row["rss"],
         engines=row["engines"],
+        ended=bool(row["ended"]),
+        crashes=row["crashes"],
+        retry_at=row["retry_at"],
+        exit_status=row["exit_status"],
     )
 
 
@@ -139,6 +143,7 @@ def worker_values(report: WorkerReport, now: float) -> dict[str, object]:
         "pages_done": report.pages_done,
         "rss": report.rss,
         "engines": report.engines,
+        "retry_at": report.retry_at,
     }
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from docfleet.store.sqlite.claims import SqliteClaims
 from docfleet.store.sqlite.connection import Clock
 from docfleet.store.sqlite.leases import SqliteLeases
+from docfleet.store.sqlite.poison import SqlitePoison
 from docfleet.store.sqlite.reuse import SqliteReuse
 
 
-class SqliteStore(SqliteClaims, SqliteLeases, SqliteReuse):
-    """`Claims`, `Jobs`, `Leases` and the roles of `docfleet.store.reuse` on one SQLite file, for one machine."""
+class SqliteStore(SqliteClaims, SqliteLeases, SqliteReuse, SqlitePoison):
+    """`Claims`, `Jobs`, `Leases` and the roles of `docfleet.store` beside them on one SQLite file, for one machine."""
 
 
 def open_store(path: Path, *, clock: Clock = time.time) -> SqliteStore:

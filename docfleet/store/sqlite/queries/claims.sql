@@ -129,7 +129,7 @@ UPDATE jobs SET state = 'queued', started_at = NULL WHERE number = :job AND stat
 UPDATE jobs SET decisions = :decisions WHERE number = :job
 
 -- name: start_job
-UPDATE jobs SET state = 'running', started_at = :now WHERE number = :job AND state = 'queued'
+UPDATE jobs SET state = 'running', started_at = :now WHERE number = :job AND state = 'queued' RETURNING number
 
 -- name: claimed_job
 SELECT id AS job_id, filename, suffix, size, sha256, pages, options, decisions FROM jobs WHERE number = :job
@@ -139,7 +139,8 @@ SELECT output FROM shards WHERE job = :job AND stage = 'pages' AND state = 'done
 
 -- name: pages_given_up
 SELECT first_page, error FROM shards
-WHERE job = :job AND stage IN ('pages', 'probe') AND state = 'failed' ORDER BY first_page
+WHERE job = :job AND stage IN ('pages', 'probe') AND state = 'failed' AND first_page BETWEEN :first AND :last
+ORDER BY first_page
 
 -- name: beat
 UPDATE shards
@@ -152,17 +153,3 @@ RETURNING job
 UPDATE jobs SET pages_done = counted.pages
 FROM (SELECT sum(pages_done) AS pages FROM shards WHERE job = :job AND stage IN ('pages', 'whole')) AS counted
 WHERE number = :job AND jobs.pages_done < counted.pages
-
--- name: announce
-INSERT INTO workers (
-    slot, pid, started, device, state, detail, heartbeat_at, started_at, shard_id, documents_done, pages_done, rss,
-    engines
-) VALUES (
-    :slot, :pid, :started, :device, :state, :detail, :heartbeat_at, :started_at, :shard_id, :documents_done,
-    :pages_done, :rss, :engines
-)
-ON CONFLICT (slot) DO UPDATE SET
-    pid = excluded.pid, started = excluded.started, device = excluded.device, state = excluded.state,
-    detail = excluded.detail, heartbeat_at = excluded.heartbeat_at, started_at = excluded.started_at,
-    shard_id = excluded.shard_id, documents_done = excluded.documents_done, pages_done = excluded.pages_done,
-    rss = excluded.rss, engines = excluded.engines

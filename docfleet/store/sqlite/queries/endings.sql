@@ -21,7 +21,8 @@ SELECT error FROM shards WHERE job = :job AND error IS NOT NULL ORDER BY id DESC
 
 -- name: held_shard
 SELECT job, stage, first_page, last_page, attempt, halved, turn, worker_index,
-    coalesce(json_extract(error, '$.excused'), 0) AS excused
+    coalesce(json_extract(error, '$.excused'), 0) AS excused,
+    (SELECT careful FROM jobs WHERE number = shards.job) AS careful
 FROM shards
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
 

@@ -4,10 +4,6 @@
 SELECT shards.*, jobs.id AS job_id FROM shards JOIN jobs ON jobs.number = shards.job
 WHERE shards.state = 'running' ORDER BY shards.id
 
--- name: retire
-UPDATE workers SET state = 'gone', detail = :detail, shard_id = NULL
-WHERE slot = :slot AND pid = :pid AND started = :started
-
 -- name: finished_before
 SELECT id FROM jobs WHERE finished_at < :moment ORDER BY finished_at, number LIMIT :limit
 

@@ -1,2 +1,0 @@
--- This number belongs to a step of another change.
-SELECT 1;
