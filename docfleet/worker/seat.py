@@ -21,6 +21,8 @@ from docfleet.worker.heart import Heart
 
 #: Seconds between two looks of a process without a slot to serve. A look that finds nothing new takes no lock.
 _LOOK_INTERVAL = 0.1
+#: The same for one that is not loaded, and will not serve at once anyway.
+_ENTER_INTERVAL = 0.25
 #: Seconds after which the others' processes are looked at even if nobody seems to have written.
 _LOOK_ANYWAY = 0.5
 #: Seconds of silence after which a spare is not counted on.
@@ -61,7 +63,7 @@ class Seat:
                 taken = None if self._awaited(slot, rows) else self._take(slot, rows)
                 if taken is not None:
                     return taken
-            time.sleep(_LOOK_INTERVAL)
+            time.sleep(_ENTER_INTERVAL)
 
     def slot(self, index: int) -> WorkerSlot:
         """Return the slot of that number."""
