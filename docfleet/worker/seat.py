@@ -8,11 +8,13 @@ was killed, or is replaced, is served again at once, and not when a fresh proces
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from loguru import logger
 
+from docfleet.errors import DocfleetError
 from docfleet.process.groups import kill_group
 from docfleet.process.identity import is_alive
 from docfleet.records import ProcessIdentity, WorkerReport, WorkerSlot, WorkerState
@@ -21,6 +23,8 @@ from docfleet.worker.heart import Heart
 
 #: Seconds between two looks of a process without a slot to serve. A look that finds nothing new takes no lock.
 _LOOK_INTERVAL = 0.1
+#: The same for one that is not loaded, and will not serve at once anyway.
+_ENTER_INTERVAL = 0.25
 #: Seconds after which the others' processes are looked at even if nobody seems to have written.
 _LOOK_ANYWAY = 0.5
 #: Seconds of silence after which a spare is not counted on.
@@ -56,12 +60,13 @@ class Seat:
         """
         choices = sorted(self._slots, key=lambda slot: slot.index != number)
         while True:
-            rows = self._rows()
-            for slot in (*choices, *self._spares):
-                taken = None if self._awaited(slot, rows) else self._take(slot, rows)
-                if taken is not None:
-                    return taken
-            time.sleep(_LOOK_INTERVAL)
+            with _tried_again():
+                rows = self._rows()
+                for slot in (*choices, *self._spares):
+                    taken = None if self._awaited(slot, rows) else self._take(slot, rows)
+                    if taken is not None:
+                        return taken
+            time.sleep(_ENTER_INTERVAL)
 
     def slot(self, index: int) -> WorkerSlot:
         """Return the slot of that number."""
@@ -87,16 +92,20 @@ class Seat:
         if self.serves(heart):
             return
         while not self.serves(heart):
-            if self._anything_new():
-                rows = self._rows()
-                handed = next((slot for slot in self._slots if self._holds(rows.get(slot.index))), None)
-                if handed is not None:
-                    heart.move(handed.index)
-                else:
-                    self._move_to_free(heart, rows, even_blocked=True)
+            with _tried_again():
+                if self._anything_new():
+                    self._look_for_slot(heart)
             if not self.serves(heart):
                 time.sleep(_LOOK_INTERVAL)
         logger.info("this spare worker serves slot {} now", heart.report.slot)
+
+    def _look_for_slot(self, heart: Heart) -> None:
+        rows = self._rows()
+        handed = next((slot for slot in self._slots if self._holds(rows.get(slot.index))), None)
+        if handed is not None:
+            heart.move(handed.index)
+        else:
+            self._move_to_free(heart, rows, even_blocked=True)
 
     def warm_spare(self, index: int) -> WorkerReport | None:
         """Return a spare process that could serve slot `index` at once, or None."""
@@ -171,3 +180,13 @@ class Seat:
             # As the store has it now: the death may have been one at the start, which is not tried again at once.
             row = self._rows().get(row.slot, row)
         return even_blocked or row.retry_at <= time.time()
+
+
+@contextmanager
+def _tried_again() -> Iterator[None]:
+    """Log that the store could not be used (a full disk); who ended for it would be started again at once."""
+    try:
+        yield
+    except DocfleetError as exc:
+        logger.warning("looking for a slot failed and is tried again: {}", exc.message)
+        time.sleep(1.0)

@@ -19,7 +19,7 @@ ONE_AND_A_SPARE = ("--workers", "1", "--spares", "1", "--engines", FAULTY)
 
 def in_background(serving: Serving, name: str, pages: int = 1) -> concurrent.futures.Future[requests.Response]:
     pool = concurrent.futures.ThreadPoolExecutor(1)
-    future = pool.submit(serving.predict, blank_pdf(pages), name)
+    future = pool.submit(serving.predict, blank_pdf(pages), name, 180)
     pool.shutdown(wait=False)
     return future
 
@@ -30,7 +30,7 @@ def warm(serving: Serving, besides: int = 0) -> int:
     def look() -> int | None:
         return next((s["pid"] for s in serving.spares() if s["state"] == "spare" and s["pid"] != besides), None)
 
-    return int(wait_until(look, seconds=60))
+    return int(wait_until(look, seconds=120))
 
 
 def reader(response: requests.Response) -> int:
@@ -46,7 +46,7 @@ def test_a_spare_takes_over_from_a_killed_worker_whatever_else_is_killed(tmp_pat
     answer = in_background(serving, "sleep-0.5-a.pdf", pages=3)
     busy = wait_until(lambda: next((w["pid"] for w in serving.workers() if w["state"] == "busy"), None))
     os.kill(busy, signal.SIGKILL)
-    assert reader(answer.result(60)) == spare
+    assert reader(answer.result(180)) == spare
 
     # The spare that came next dies: the worker is left alone, and another spare comes.
     second = warm(serving, besides=spare)
@@ -58,7 +58,7 @@ def test_a_spare_takes_over_from_a_killed_worker_whatever_else_is_killed(tmp_pat
     os.kill(spare, signal.SIGKILL)
     wait_until(lambda: serving.workers()[0]["pid"] == third)
     os.kill(third, signal.SIGKILL)
-    assert reader(serving.predict(blank_pdf(1), "b.pdf")) not in (busy, spare, second, third)
+    assert reader(serving.predict(blank_pdf(1), "b.pdf", timeout=180)) not in (busy, spare, second, third)
 
     # Everything is killed and started again.
     answer = in_background(serving, "sleep-1-d.pdf", pages=2)
@@ -68,7 +68,7 @@ def test_a_spare_takes_over_from_a_killed_worker_whatever_else_is_killed(tmp_pat
         process.kill()
     gone(family)
     with running(data, *ONE_AND_A_SPARE) as again:
-        wait_until(lambda: again.get(f"/jobs/{job}")["state"] == "completed", seconds=60)
+        wait_until(lambda: again.get(f"/jobs/{job}")["state"] == "completed", seconds=120)
         warm(again)
         assert (len(again.workers()), len(again.spares())) == (1, 1)
         family = again.family()
@@ -92,7 +92,7 @@ def test_a_worker_that_is_replaced_leaves_when_a_spare_has_its_slot_and_there_is
         try:
             deadline = time.monotonic() + 120
             while serving.get("/status")["totals"]["recycled"] < 2 and time.monotonic() < deadline:
-                answers.append(serving.predict(blank_pdf(1), "sleep-0.1-a.pdf"))
+                answers.append(serving.predict(blank_pdf(1), "sleep-0.1-a.pdf", timeout=180))
         finally:
             over.set()
             looking.join()

@@ -43,16 +43,17 @@ class SqliteClaims(SqliteSlots):
             shard = self._take(connection, owner, slot, now, short_first=short_first)
             if shard is None:
                 return None
-            if first(connection, "start_job", job=shard["job"], now=now) is not None:
+            begun = connection.execute(sql("start_job"), {"job": shard["job"], "now": now}).rowcount
+            job = first(connection, "claimed_job", job=shard["job"], now=now)
+            assert job is not None, "shards are removed with their job"
+            if begun and job["killed_workers"]:
                 take_care(connection, shard["job"], now)
-            job = first(connection, "claimed_job", job=shard["job"])
             stage, parts, given_up = Stage(shard["stage"]), [], []
             if stage is Stage.DOCUMENT:
                 parts = connection.execute(sql("finished_parts"), {"job": shard["job"]}).fetchall()
             if stage is not Stage.PAGES:
                 pages = {"job": shard["job"], "first": shard["first_page"], "last": shard["last_page"]}
                 given_up = connection.execute(sql("pages_given_up"), pages).fetchall()
-        assert job is not None, "shards are removed with their job"
         return claim_from(shard, job, parts, given_up, owner)
 
     def serving(self) -> int:

@@ -129,10 +129,12 @@ UPDATE jobs SET state = 'queued', started_at = NULL WHERE number = :job AND stat
 UPDATE jobs SET decisions = :decisions WHERE number = :job
 
 -- name: start_job
-UPDATE jobs SET state = 'running', started_at = :now WHERE number = :job AND state = 'queued' RETURNING number
+UPDATE jobs SET state = 'running', started_at = :now WHERE number = :job AND state = 'queued'
 
 -- name: claimed_job
-SELECT id AS job_id, filename, suffix, size, sha256, pages, options, decisions FROM jobs WHERE number = :job
+SELECT id AS job_id, filename, suffix, size, sha256, pages, options, decisions,
+    EXISTS (SELECT 1 FROM poison WHERE poison.sha256 = jobs.sha256 AND poison.until > :now) AS killed_workers
+FROM jobs WHERE number = :job
 
 -- name: finished_parts
 SELECT output FROM shards WHERE job = :job AND stage = 'pages' AND state = 'done' ORDER BY first_page, id
