@@ -6,7 +6,7 @@ its own, with its engines loaded, as a worker has them:
     scan      recognised pages, rebuilt as one PDF and read by MinerU flash; every third has a picture
     digital   a PDF with its own text, read by MinerU flash as a whole
     models    MinerU's windows of pages gathered into one (flash analysis in the place of models, whose weights are not
-              part of the project: the same files and the same joining)
+              part of the project: the same files and the same joining); one window is analysed and repeated
 
 Prints the process's resident memory before and at its peak, what each page adds from one length to the next, and the
 peak of the processes that draw pictures.
@@ -16,6 +16,7 @@ Memory is the same on a busy machine; seconds are not.
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
 import os
@@ -26,13 +27,13 @@ import threading
 import time
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 # MinerU's render children import this module too: what is heavy is imported where it is used.
 if TYPE_CHECKING:
-    from docfleet.engine.interface import Engine, ParseRequest
+    from docfleet.engine.interface import Engine
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("scan", "digital", "models")
@@ -41,7 +42,7 @@ _WINDOW = 16
 _WORDS = ("orchard", "valley", "harvest", "ledger", "winter", "keeper", "ladder", "meadow", "market", "barrel")
 
 
-def make(kind: str, pages: int, folder: Path) -> ParseRequest:
+def make(kind: str, pages: int, folder: Path) -> None:
     """Make the document and its parts as the page stage leaves them."""
     from docfleet.engine.mineru import MinerUEngine
     from docfleet.engine.mineru.analysis import analyse_windows
@@ -56,17 +57,29 @@ def make(kind: str, pages: int, folder: Path) -> ParseRequest:
         for first in range(0, pages, _WINDOW):
             write_scan(folder / f"part-{first:06d}", range(first, min(first + _WINDOW, pages)))
     else:
-        make_pdf(source, pages=pages)
-    request = request_for(source, pages=pages)
+        make_pdf(source, pages=pages if kind == "digital" else _WINDOW)
     if kind == "digital":
         (folder / "part-000000").mkdir()
     if kind == "models":
         os.environ["MINERU_PROCESSING_WINDOW_SIZE"] = str(_WINDOW)
         loaded(MinerUEngine())
-        part = folder / "part-000000"
-        part.mkdir()
-        analyse_windows(request, source.read_bytes(), Tier.FLASH, "txt", part, lambda _: None, None)
-    return request
+        one = folder / "one"
+        one.mkdir()
+        request = request_for(source, pages=_WINDOW)
+        analyse_windows(request, source.read_bytes(), Tier.FLASH, "txt", one, lambda _: None, None)
+        repeat_window(json.loads((one / "pages-000000.json").read_bytes()), pages, folder / "part-000000")
+
+
+def repeat_window(window: dict[str, Any], pages: int, part: Path) -> None:
+    """Write as many windows as the document has, each with the pages of the one that was really analysed."""
+    part.mkdir()
+    for first in range(0, pages, _WINDOW):
+        numbers = list(range(first, min(first + _WINDOW, pages)))
+        model = copy.deepcopy(window["model"])
+        model["pages"], model["page_index_map"] = model["pages"][: len(numbers)], numbers
+        layout = model["extensions"]["docvortex_layout"]
+        layout["pages"] = [{**page, "page_idx": page["page_idx"] + first} for page in layout["pages"][: len(numbers)]]
+        (part / f"pages-{first:06d}.json").write_text(json.dumps({"broken": [], "model": model}))
 
 
 def write_scan(part: Path, pages: range) -> None:
