@@ -51,6 +51,31 @@ def read(
     return engine.finish(request, Tier.FLASH, parts, output, lambda _: None), files_of(output)
 
 
+class Stop(Exception):
+    """What a short document that waits makes of `progress`."""
+
+
+def test_a_part_that_stopped_after_any_page_holds_the_pages_told_of(
+    engine: EmbeddedEngine, mixed: Path, tmp_path: Path
+) -> None:
+    request = request_for(mixed, pages=PAGES, options=every_format())
+    for last in range(3):
+        told = 0
+
+        def progress(pages: int, last: int = last) -> None:
+            nonlocal told
+            told += pages
+            if told > last:
+                raise Stop
+
+        part = tmp_path / f"part-{last}"
+        part.mkdir()
+        with pytest.raises(Stop):
+            engine.read_pages(request, Tier.FLASH, part, progress)
+        assert told == last + 1
+        engine.check(replace(request, last_page=last), Tier.FLASH, part)
+
+
 @pytest.fixture(scope="module")
 def unsharded(
     engine: EmbeddedEngine, mixed: Path, tmp_path_factory: pytest.TempPathFactory

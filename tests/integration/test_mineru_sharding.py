@@ -173,7 +173,11 @@ def test_a_page_given_up_is_left_out_at_flash_and_the_others_keep_their_numbers(
 
 def test_models_are_cut_where_windows_begin_and_flash_on_digital_text_nowhere(report_pdf: Path) -> None:
     engine, request = loaded_engine(), shard(report_pdf, 0, PAGES - 1)
-    assert engine.cuts(request, Tier.FLASH) is None
+    whole = engine.cuts(request, Tier.FLASH)
+    assert whole is not None
+    assert (whole.starts, sum(whole.costs)) == (frozenset(), 0)
+    # All of it is document stage; how long that is tells whether it may be read beside others of its kind.
+    assert whole.seconds == whole.finish > 0
     cuts = engine.cuts(request, Tier.BASIC)
     assert cuts is not None
     assert (cuts.starts, len(cuts.costs)) == (frozenset({0, 2, 4}), PAGES)
