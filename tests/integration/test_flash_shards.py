@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import pickle
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -12,7 +15,9 @@ from pathlib import Path
 import pikepdf
 import pytest
 
+from docfleet.engine.interface import ParseRequest
 from docfleet.engine.mineru import flash_stages
+from docfleet.engine.mineru.flash_shards import reading_list
 from docfleet.errors import InternalError
 from docfleet.options import Method, ParseOptions, Shards, Tier
 from docfleet.records import FailedPage
@@ -214,3 +219,42 @@ def test_what_stops_the_work_between_pages_comes_out_as_it_is(tmp_path: Path) ->
     request = replace(request_for(source, pages=PAGES, first=0, last=2, options=FAST), decisions=CUT)
     with pytest.raises(Stop):
         loaded_engine().read_pages(request, Tier.FLASH, tmp_path, stop)
+
+
+def kill_in_the_midst(request: ParseRequest, part: Path) -> None:
+    def kill(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    loaded_engine().read_pages(request, Tier.FLASH, part, kill)
+
+
+def test_after_a_reader_died_the_others_read_their_own_pages_alone_and_the_document_is_whole(tmp_path: Path) -> None:
+    source = make_pdf(tmp_path / "report.pdf", pages=PAGES)
+    request = replace(request_for(source, pages=PAGES, options=FAST), decisions=CUT)
+    shards = [replace(request, first_page=first, last_page=first + 1) for first in (0, 2, 4)]
+    made = [tmp_path / f"part-{shard.first_page}" for shard in shards]
+    for part in made:
+        part.mkdir()
+    assert set(reading_list(shards[1], made[1])) == set(range(PAGES))
+    reader = multiprocessing.get_context("spawn").Process(target=kill_in_the_midst, args=(shards[1], made[1]))
+    reader.start()
+    reader.join(120)
+    assert reader.exitcode == -9
+    assert reading_list(shards[1], made[1]) == [2, 3]
+    for shard, part in zip(shards, made, strict=True):
+        loaded_engine().read_pages(shard, Tier.FLASH, part, lambda _: None)
+        loaded_engine().check(shard, Tier.FLASH, part)
+    files, _, pages = finished(made)
+    assert pages == PAGES
+    assert files["document.md"].decode().count("stands on this page alone") == PAGES
+
+
+def test_a_reader_that_lives_or_ended_well_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    source = make_pdf(tmp_path / "report.pdf", pages=PAGES)
+    request = replace(request_for(source, pages=PAGES, first=2, last=3, options=FAST), decisions=CUT)
+    part = tmp_path / "part"
+    part.mkdir()
+    (tmp_path / f"reading-along-{os.getppid()}-0").touch()
+    assert set(reading_list(request, part)) == set(range(PAGES))
+    loaded_engine().read_pages(request, Tier.FLASH, part, lambda _: None)
+    assert set(reading_list(request, part)) == set(range(PAGES))

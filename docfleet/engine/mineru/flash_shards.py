@@ -8,11 +8,13 @@ joins all parts.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from loguru import logger
 
 from docfleet.engine.interface import ParseRequest, Progress
@@ -36,6 +38,8 @@ SAMPLES = 3
 STEP = 16
 #: Seconds that a page takes, roughly: enough to tell how long a shard should be.
 _PAGE_SECONDS = 0.1
+#: Begins the names of marks; the reader's process follows, and the first page of its shard.
+_MARK = "reading-along-"
 #: What the engine decided for the document, in the decisions that every shard gets.
 _DECISION = "flash"
 _CUT = "cut"
@@ -67,41 +71,43 @@ def is_shard(request: ParseRequest) -> bool:
 def write_shard(request: ParseRequest, part: Path, progress: Progress) -> None:
     """Page stage: read `request.first_page..last_page` into the folder `part`.
 
-    Pages that cannot be opened are left out; the document stage finds them missing.
+    Pages that cannot be opened are left out; the document stage finds them missing. A mark beside `part` says that
+    other pages are read along, until that has ended well: a bad page among them must not cost all shards that see it.
 
     Raises:
         DocfleetError: the document cannot be read.
         Exception: what `progress` raised.
     """
-    from docvortex.document.pdf import PDFDocument
-
     first, last = request.first_page, request.last_page
-    begin, end = wanted_range(request)
-    stopped: list[Exception] = []
-
-    def collected(_: int) -> None:
-        # No page is done before the part is written; whoever wants the work to stop says so all the same.
-        try:
-            progress(0)
-        except Exception as exc:
-            stopped.append(exc)
-            raise
-
+    pages = reading_list(request, part)
+    mark = part.parent / f"{_MARK}{os.getpid()}-{first}" if len(pages) > last - first + 1 else None
+    if mark is not None:
+        mark.touch()
+    teller = _Teller(progress)
     try:
-        with translated(), PDFDocument(request.source.read_bytes()) as document:
-            pages = [
-                page
-                for page in pages_to_read((first, last), (begin, end))
-                if page not in request.skipped and _opens(document, page)
-            ]
-            made = prepare(document, pages, collected).only(first, last)
+        with translated():
+            made = _prepared(request, pages, teller).only(first, last)
             (part / f"flash-{first:06d}-{last:06d}.pickle").write_bytes(made.to_bytes())
     except Exception:
+        if teller.stopped is None:
+            raise
         # It was no fault of the document: the work is to stop, and whoever asked for it knows the reason.
-        if stopped:
-            raise stopped[0] from None
-        raise
+        if mark is not None:
+            mark.unlink(missing_ok=True)
+        raise teller.stopped from None
+    if mark is not None:
+        mark.unlink(missing_ok=True)
     progress(last - first + 1)
+
+
+def reading_list(request: ParseRequest, part: Path) -> list[int]:
+    """Return the pages to read: the shard's own alone where reading others along ended a shard of this document."""
+    own = (request.first_page, request.last_page)
+    for mark in part.parent.glob(f"{_MARK}*"):
+        reader = int(mark.name.removeprefix(_MARK).partition("-")[0])
+        if reader == os.getpid() or not psutil.pid_exists(reader):
+            return list(range(own[0], own[1] + 1))
+    return pages_to_read(own, wanted_range(request))
 
 
 def pages_to_read(own: tuple[int, int], wanted: tuple[int, int]) -> list[int]:
@@ -214,6 +220,30 @@ def _analysed(cut: PdfRange, blocks: list[list[dict[str, Any]]]) -> Any:
         )
         state = _PDFAnalysis(document=document, parse_mode="txt", flash_txt_mode=True)
         return _build_pdf_analysis_result(state, blocks, "flash", time.perf_counter())
+
+
+class _Teller:
+    """Asks after each page whether the work is to stop, and keeps what was raised. No page is done before all are."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.stopped: Exception | None = None
+
+    def __call__(self, _: int) -> None:
+        try:
+            self._progress(0)
+        except Exception as exc:
+            self.stopped = exc
+            raise
+
+
+def _prepared(request: ParseRequest, pages: Sequence[int], teller: _Teller) -> PreparedPages:
+    from docvortex.document.pdf import PDFDocument
+
+    with PDFDocument(request.source.read_bytes()) as document:
+        return prepare(
+            document, [page for page in pages if page not in request.skipped and _opens(document, page)], teller
+        )
 
 
 def _opens(document: PDFDocument, page: int) -> bool:
