@@ -32,6 +32,8 @@ import requests
 from docfleet.engine.interface import ParseRequest, Progress
 from docfleet.errors import WorkerLost
 from docfleet.options import Tier
+from docfleet.process.identity import is_alive
+from docfleet.records import ProcessIdentity
 from tests.engines import FaultyEngine
 from tests.serving import Serving, blank_pdf, free_port, start, stop, wait_ready
 
@@ -43,7 +45,7 @@ _CHILD = "import sys, time\nfor line in sys.stdin: print(line, end='', flush=Tru
 #: What is hit, and how often.
 _VICTIMS = {"worker": 58, "child": 16, "api": 12, "main": 10, "inspector": 2, "manager": 2}
 #: Seconds between two kills.
-_PAUSE = (0.05, 0.9)
+_PAUSE = (0.0, 0.7)
 
 
 # --- the engine --------------------------------------------------------------------------------------------------
@@ -172,6 +174,8 @@ class Storm:
             caller.start()
         try:
             while sum(self.hits.values()) < self.kills and not self.problems:
+                if self._chance.random() < 0.8:
+                    self._until_at_work()
                 time.sleep(self._chance.uniform(*_PAUSE))
                 self._strike()
             self._over.set()
@@ -210,6 +214,8 @@ class Storm:
             return
         (kind,) = self._chance.choices(list(_VICTIMS), list(_VICTIMS.values()))
         alive = victims_of(self.serving)
+        if alive.get("child") and self._chance.random() < 0.3:
+            kind = "child"
         victims = alive.get(kind, [])
         # A server that has just begun has nothing else to hit: let it come to something now and then.
         if not victims or ("worker" not in alive and self._chance.random() < 0.8):
@@ -222,6 +228,20 @@ class Storm:
                 self.serving.process.wait()
             if kind in ("main", "api", "manager"):
                 self._expect_sound(f"{kind} was killed")
+
+    def _until_at_work(self) -> None:
+        """Wait until some worker reads: a kill that hits nothing but processes that start shows little."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.serving.process.poll() is None:
+            with closing(
+                sqlite3.connect(f"file:{self.data / 'docfleet.db'}?mode=ro", uri=True, timeout=30)
+            ) as database:
+                held = database.execute(
+                    "SELECT owner_pid, owner_started FROM shards WHERE state = 'running'"
+                ).fetchall()
+            if any(is_alive(ProcessIdentity(pid=pid, started=started)) for pid, started in held):
+                return
+            time.sleep(0.02)
 
     def _start_again(self) -> bool:
         """Start a server that has ended, for whatever reason; return whether it had."""

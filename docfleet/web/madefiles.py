@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -56,6 +57,7 @@ _SAFE_HEADERS = {
 class MadeFile:
     """A file of a result, known to exist."""
 
+    job_id: str
     path: Path
     stat: os.stat_result
 
@@ -81,14 +83,33 @@ def locate(folder: DataFolder, job: Job, name: str) -> MadeFile:
         raise results_gone(job.id) from None
     if not stat.S_ISREG(found.st_mode):
         raise results_gone(job.id)
-    return MadeFile(path, found)
+    return MadeFile(job.id, path, found)
 
 
 class _Ranged(FileResponse):
-    """A file response whose refusals of a range come out in the shape of every other error."""
+    """A file response that is whole or not begun, with refusals of a range in the shape of every other error."""
+
+    #: Whose file it is.
+    job_id = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, a range of it, or why the range cannot be had."""
+        """Send the file, a range of it, or why the range cannot be had.
+
+        Raises:
+            NotFound: the file was removed since it was located.
+        """
+        try:
+            held = await run_sync(os.open, self.path, os.O_RDONLY)
+        except OSError:
+            raise results_gone(self.job_id) from None
+        try:
+            # By descriptor: removed from here on, it is served all the same.
+            self.path = f"/dev/fd/{held}"
+            await self._send(scope, receive, send)
+        finally:
+            os.close(held)
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal: Message | None = None
 
         async def shaped(message: Message) -> None:
@@ -121,6 +142,7 @@ def file_response(made: MadeFile, request: Request) -> Response:
         stat_result=made.stat,
         content_disposition_type="inline" if name.suffix.lower() in _TYPES else "attachment",
     )
+    response.job_id = made.job_id
     if _has_it(request.headers.get("if-none-match", ""), response.headers["etag"]):
         kept = ("etag", "last-modified", "cache-control")
         return Response(status_code=304, headers={key: response.headers[key] for key in kept})

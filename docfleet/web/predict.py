@@ -17,7 +17,7 @@ from docfleet.errors import Cancelled, DocfleetError
 from docfleet.files import remove_tree
 from docfleet.records import Lane
 from docfleet.store.admission import Terms
-from docfleet.web.answers import Addresses, Answers, Outcome
+from docfleet.web.answers import Addresses, Answers, Outcome, results_gone
 from docfleet.web.doors import Doors
 from docfleet.web.entering import Entered, Entering
 from docfleet.web.problems import to_json
@@ -68,8 +68,10 @@ class Predict:
             await self._doors.watch.wait(one.job.id, self._doors.wait_timeout)
         except DocfleetError as error:
             return replace(one, error=error)
-        # Removed within this instant: answering finds its files gone and says so.
-        job = await run_sync(partial(self._doors.store.job, one.job.id)) or one.job
+        job = await run_sync(partial(self._doors.store.job, one.job.id))
+        if job is None:
+            # Removed within this instant.
+            return replace(one, error=results_gone(one.job.id))
         if not job.state.final:
             # The caller is about to be told its address.
             await run_sync(partial(self._doors.store.keep, job.id))
