@@ -194,7 +194,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
 def fetch_orders(source: ModelSource, slot: WorkerSlot, log_level: str, tier: str = BEST) -> FetchOrders:
     """Return what to fetch; the device of a worker decides which weights it needs."""
     return FetchOrders(
-        source=source.name.value,
+        sources=tuple(hub.value for hub in source.hubs),
         models_dir=source.models_dir,
         tier=tier,
         log_level=log_level,

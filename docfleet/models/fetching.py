@@ -61,8 +61,8 @@ class Wanted:
 
 def fetch(
     wanted: Wanted, source: Source, models_dir: Path, is_here: Callable[[], bool], *, pause: float = PAUSE
-) -> None:
-    """Bring the repository to the disk, or wait until another process has.
+) -> bool:
+    """Bring the repository to the disk, or wait until another process has. Return whether this one did.
 
     Args:
         wanted: what to fetch.
@@ -76,14 +76,14 @@ def fetch(
         StorageFull: it does not fit onto the disk.
     """
     if is_here():
-        return
+        return False
     if source not in wanted.ids:
         raise TierUnavailable(
             f"{wanted.name} is not offered by {source.value}; set MINERU_MODEL_SOURCE to another hub."
         )
     with _alone(models_dir, wanted.name):
         if is_here():
-            return
+            return False
         staging = models_dir / FOLDER / wanted.name
         remote = _trying(partial(look_up, source, wanted.ids[source]), f"the list of {wanted.name}", pause)
         files = [file for file in remote.files if wanted.needs(file.path)]
@@ -97,6 +97,7 @@ def fetch(
                 _trying(partial(_bring, remote, file, staging), file.path, pause)
         _publish(wanted, staging, models_dir)
         logger.info("{} is here and checked", wanted.name)
+        return True
 
 
 def _bring(remote: Remote, file: RemoteFile, staging: Path) -> None:

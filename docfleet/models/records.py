@@ -48,6 +48,14 @@ class ModelSource:
         """Whether no hub may be contacted."""
         return self.name in (Source.LOCAL, Source.EMBEDDED)
 
+    @property
+    def hubs(self) -> tuple[Source, ...]:
+        """The hubs that may be used, in order: the one decided for, and the next one unless the user chose."""
+        hubs = (Source.HUGGINGFACE, Source.MODELSCOPE)
+        if self.name not in hubs:
+            return ()
+        return hubs[hubs.index(self.name) :] if self.probes else (self.name,)
+
     def environment(self) -> dict[str, str]:
         """Return what every worker sets before it imports MinerU."""
         values = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from docfleet.engine.mineru.orders import FetchOrders
-from docfleet.models.progress import Arrivals, read_status
+from docfleet.models.progress import Arrivals, Fetching, read_status, write_status
 from docfleet.models.weights import missing_weights
 from tests import tiny_models
 from tests.integration.hub_house import closed_port
@@ -36,10 +36,13 @@ def hub(tmp_path: Path) -> Iterator[WeightsHub]:
         yield house
 
 
-def start(models: Path, hub: WeightsHub, source: str, **more: str) -> subprocess.Popen[str]:
-    environment = hub.environment(source) | {"MINERU_MODEL_BASE_DIR": str(models), "MINERU_HOME": str(models / "home")}
+def start(models: Path, hub: WeightsHub, *sources: str, **more: str) -> subprocess.Popen[str]:
+    environment = hub.environment(sources[0]) | {
+        "MINERU_MODEL_BASE_DIR": str(models),
+        "MINERU_HOME": str(models / "home"),
+    }
     environment |= PATIENCE | more
-    return FetchOrders(source=source, models_dir=models, tier="basic", environment=environment, pause=0.05).start()
+    return FetchOrders(sources=sources, models_dir=models, tier="basic", environment=environment, pause=0.05).start()
 
 
 PATIENCE = {"HF_HUB_DOWNLOAD_TIMEOUT": "5", "HF_HUB_OFFLINE": "0"}
@@ -162,3 +165,39 @@ def test_the_command_fetches_for_an_offline_machine_or_says_why_not(tmp_path: Pa
     assert refused.returncode == 1
     assert "nothing can be fetched" in refused.stderr
     assert SMALL in refused.stderr
+
+
+def test_a_hub_that_answers_and_does_not_deliver_leads_to_the_next(tmp_path: Path, hub: WeightsHub) -> None:
+    with weights_hub(tmp_path / "nothing") as empty:
+        models = tmp_path / "models"
+        assert wait(start(models, hub, "huggingface", "modelscope", HF_ENDPOINT=empty.url)) == 0
+        is_whole(models, hub)
+
+
+def test_an_arrival_that_was_not_told_because_of_a_kill_is_told_by_the_next(tmp_path: Path, hub: WeightsHub) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(hub.folder, models / REPOSITORY)
+    arrivals = Arrivals(models)
+    write_status(models, Fetching(state="fetching", repository=REPOSITORY))
+    assert wait(start(models, hub, "huggingface")) == 0
+    assert arrivals.any()
+    told = Arrivals(models)
+    assert wait(start(models, hub, "huggingface")) == 0
+    assert not told.any()
+
+
+def test_whole_repositories_and_folders_get_the_marks_that_mineru_looks_for(tmp_path: Path, hub: WeightsHub) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom docfleet.models.fetching import Wanted, fetch\n"
+        "from docfleet.models.records import Source\n"
+        f"ids = {{Source.HUGGINGFACE: 'opendatalab/{REPOSITORY}'}}\n"
+        "for name, paths in (('all', ()), ('some', ('OCR/paddleocr', 'Table/unet.onnx'))):\n"
+        "    wanted = Wanted(name=name, ids=ids, paths=paths)\n"
+        "    fetch(wanted, Source.HUGGINGFACE, Path(sys.argv[1]), lambda: False)\n"
+    )
+    environment = os.environ | hub.environment("huggingface") | PATIENCE
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, env=environment, check=True, timeout=120)
+    offered = set(hub.files())
+    assert set(files_of(tmp_path / "all")) == {*offered, ".mineru_complete"}
+    some = {name for name in offered if name.startswith("OCR/") or name == "Table/unet.onnx"}
+    assert set(files_of(tmp_path / "some")) == {*some, "OCR/paddleocr/.mineru_complete"}

@@ -21,8 +21,8 @@ BEST = "auto"
 class FetchOrders:
     """What to fetch, from where, to where."""
 
-    #: huggingface | modelscope.
-    source: str
+    #: huggingface | modelscope: those that may be used, in order of preference.
+    sources: tuple[str, ...]
     models_dir: Path
     #: A tier, or `BEST`.
     tier: str = BEST
@@ -46,7 +46,7 @@ class FetchOrders:
         )
         assert process.stdin is not None
         orders = {
-            "source": self.source,
+            "sources": self.sources,
             "models_dir": str(self.models_dir),
             "tier": self.tier,
             "log_level": self.log_level,

@@ -1,6 +1,6 @@
 """Fetch the weights of a tier: a program of its own, `python -m docfleet.engine.mineru.prefetch`.
 
-Orders come as one line of JSON on standard input: {"source", "models_dir", "tier", "log_level", "pause"}. It ends with
+Orders come as one line of JSON on standard input: {"sources", "models_dir", "tier", "log_level", "pause"}. It ends with
 status 0 once all is here, with 1 and a line on standard error if it cannot be, and when its input closes: whoever
 started it is gone then. What is needed where is MinerU's knowledge and read from its registry; hubs are
 `docfleet.models`' business.
@@ -21,9 +21,9 @@ from loguru import logger
 
 from docfleet import logs
 from docfleet.engine.mineru.orders import BEST
-from docfleet.errors import DocfleetError
+from docfleet.errors import DocfleetError, TierUnavailable
 from docfleet.models.fetching import Wanted, fetch
-from docfleet.models.progress import Fetching, write_status
+from docfleet.models.progress import Fetching, mark_arrival, read_status, write_status
 from docfleet.models.records import Source
 from docfleet.options import Tier
 
@@ -39,19 +39,36 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logs.configure(orders["log_level"], "models")
     models_dir = Path(orders["models_dir"])
+    before = read_status(models_dir)
     try:
-        for repo in wanted_repositories(orders["tier"]):
-            ids = {Source(name): name_there for name, name_there in repo.repos.items()}
-            paths = () if repo.download_mode == "full" else tuple(repo.paths.values())
-            wanted = Wanted(name=repo.local_name, ids=ids, paths=paths)
-            is_here = partial(_is_here, repo)
-            fetch(wanted, Source(orders["source"]), models_dir, is_here, pause=orders["pause"])
+        came = [_fetch(repo, orders, models_dir) for repo in wanted_repositories(orders["tier"])]
     except DocfleetError as exc:
         write_status(models_dir, Fetching(state="failed", error=exc.message))
         logger.error("{}", exc.message)
         return 1
+    if before is not None and before.state != "done" and not any(came):
+        # Whoever put the last one in its place was killed before it said so.
+        mark_arrival(models_dir)
     write_status(models_dir, Fetching(state="done"))
     return 0
+
+
+def _fetch(repo: ModelRepo, orders: dict[str, Any], models_dir: Path) -> bool:
+    """Fetch from the first hub that delivers; return whether there was anything to fetch.
+
+    Raises:
+        DocfleetError: what the last hub said.
+    """
+    ids = {Source(name): name_there for name, name_there in repo.repos.items()}
+    paths = () if repo.download_mode == "full" else tuple(repo.paths.values())
+    wanted = Wanted(name=repo.local_name, ids=ids, paths=paths)
+    *others, last = [Source(name) for name in orders["sources"]]
+    for source in others:
+        try:
+            return fetch(wanted, source, models_dir, partial(_is_here, repo), pause=orders["pause"])
+        except TierUnavailable as exc:
+            logger.warning("{} The next hub is tried.", exc.message)
+    return fetch(wanted, last, models_dir, partial(_is_here, repo), pause=orders["pause"])
 
 
 def wanted_repositories(tier: str) -> list[ModelRepo]:
