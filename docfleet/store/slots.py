@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from docfleet.records import ProcessIdentity, WorkerReport
-from docfleet.store.interface import Claims
+from docfleet.store.claims import Claims
 
 #: Seconds before a slot is tried again whose process died before it was ready: doubled with each death, bounded.
 _FIRST_DELAY = 1.0

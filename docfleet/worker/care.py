@@ -13,7 +13,7 @@ from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import cut
 from docfleet.sharding.deadlines import Deadlines, retry_delay
 from docfleet.sharding.verdicts import MOST_EXCUSED, Fault, Verdict
-from docfleet.store.interface import Claims
+from docfleet.store.claims import Claims
 from docfleet.worker.bench import Bench, Work
 
 

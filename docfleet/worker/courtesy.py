@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from docfleet.records import Claim, Stage
-from docfleet.store.interface import Claims
+from docfleet.store.claims import Claims
 
 #: Seconds between two looks: pages that take less are not worth one each.
 _INTERVAL = 0.02

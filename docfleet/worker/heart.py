@@ -11,7 +11,7 @@ import psutil
 from loguru import logger
 
 from docfleet.records import Claim, Stage, WorkerReport, WorkerState
-from docfleet.store.interface import Claims
+from docfleet.store.claims import Claims
 
 #: Seconds between two beats while a shard is held, and while the worker is idle.
 BUSY_INTERVAL = 0.5

@@ -13,7 +13,7 @@ from loguru import logger
 from docfleet.errors import Busy, DocfleetError, ParseFailed, StorageFull, StorageUnavailable
 from docfleet.files import is_full
 from docfleet.records import Claim, ProcessIdentity, WorkerState
-from docfleet.store.interface import Claims
+from docfleet.store.claims import Claims
 from docfleet.store.reuse import Following, Recycling
 from docfleet.worker.bench import Bench, Outcome, Work
 from docfleet.worker.care import CUT, Care, Cut

@@ -9,7 +9,8 @@ from docfleet.files import new_job_id
 from docfleet.options import ParseOptions
 from docfleet.records import Claim, Document, Job, ProcessIdentity, ShardPlan, Stage
 from docfleet.store.admission import Terms
-from docfleet.store.interface import Claims, Leases
+from docfleet.store.claims import Claims
+from docfleet.store.interface import Leases
 
 ME = ProcessIdentity(pid=100, started=1)
 OTHER = ProcessIdentity(pid=200, started=2)
