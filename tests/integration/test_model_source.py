@@ -225,6 +225,16 @@ def test_a_source_that_is_set_wins_and_nobody_is_asked(tmp_path: Path, word: str
     assert decided.probes == ()
 
 
+def test_the_next_hub_may_deliver_where_the_first_does_not_unless_the_user_chose_one(tmp_path: Path) -> None:
+    with house.hub(house.answers(200)) as up:
+        both = decide(tmp_path, up.url, up.url)
+        second = decide(tmp_path, house.closed_port(), up.url)
+    assert both.hubs == (Source.HUGGINGFACE, Source.MODELSCOPE)
+    assert second.hubs == (Source.MODELSCOPE,)
+    assert decide(tmp_path, "", "", MINERU_MODEL_SOURCE="huggingface").hubs == (Source.HUGGINGFACE,)
+    assert decide(tmp_path, "", "", MINERU_MODEL_SOURCE="local").hubs == ()
+
+
 @pytest.mark.parametrize("word", ["auto", "", "AUTO"])
 def test_auto_counts_as_not_set(tmp_path: Path, word: str) -> None:
     with house.hub(house.answers(200)) as hub:
