@@ -205,7 +205,7 @@ class Storm:
     def _start(self) -> Serving:
         self.starts += 1
         marked = {MARK: self._mark}
-        arguments = ("--workers", str(self.workers), "--overcommit-cpu", "--engines", ENGINE)
+        arguments = ("--workers", str(self.workers), "--spares", "1", "--overcommit-cpu", "--engines", ENGINE)
         return start(self.data, *arguments, wait=False, port=self._port, **marked)
 
     def _strike(self) -> None:

@@ -104,7 +104,9 @@ def test_a_long_book_is_cut_for_the_workers_and_comes_out_as_in_one_piece(
 def test_exact_is_the_default_and_fast_changes_nothing_where_pages_are_recognised(tmp_path: Path) -> None:
     engine = loaded_engine()
     source = make_pdf(tmp_path / "report.pdf", pages=PAGES)
-    assert engine.cuts(request_for(source, pages=PAGES), Tier.FLASH) is None
+    uncut = engine.cuts(request_for(source, pages=PAGES), Tier.FLASH)
+    assert uncut is not None
+    assert uncut.starts == frozenset()
     recognised = ParseOptions(shards=Shards.FAST, method=Method.OCR)
     models = engine.cuts(request_for(source, pages=PAGES, options=recognised), Tier.FLASH)
     assert models is not None

@@ -99,7 +99,6 @@ def test_followers_of_a_job_that_is_stopped_by_name_are_released_and_keep_its_pa
     digest = "ab" * 32
     leader, follower = accept(store, digest), accept(store, digest)
     shelf(tmp_path, digest).put({"page": 0}, b"x")
-    assert store.has_followers(leader.id)
     assert store.cancel(leader.id, _STOPPED)
     claim = store.claim(ME, 0)
     assert claim is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from docfleet.options import Method, ParseOptions, Tier
 from docfleet.records import Claim, Job, JobState, ProcessIdentity, ShardPlan, Stage
 from docfleet.sharding.deadlines import Deadlines
 from docfleet.store.sqlite import SqliteStore, open_store
+from docfleet.supervisor.blame import Blame
 from docfleet.supervisor.leases import LeaseKeeper
 from docfleet.supervisor.limits import Limits
 from tests.integration.store_house import LOST, ME, a_document, job_of, must_claim, report
@@ -234,7 +236,7 @@ def test_workers_of_the_last_run_did_not_die_of_what_they_read(tmp_path: Path) -
         plan = ShardPlan(stage=Stage.WHOLE, first_page=0, last_page=7)
         store.accept(new_job_id(), DOCUMENT, ParseOptions(), [plan])
         assert store.claim(nobody, 0) is not None
-        keeper = LeaseKeeper(store, folder, limits)
+        keeper = LeaseKeeper(store, folder, limits, Blame(time.time()))
         assert keeper.look() == 1
         assert store.remembered() == []
         while (claim := store.claim(nobody, 1)) is None:

@@ -177,4 +177,4 @@ def test_a_power_cut_forgets_what_was_never_forced_to_the_disk(tmp_path: Path, d
         (folder.incoming / "never.part").write_bytes(b"x")
         with pytest.raises(AssertionError):
             disk.after_power_cut(folder.root, tmp_path / "cut")
-    assert sorted(path.name for path in (tmp_path / "cut").rglob("*")) == ["incoming", "jobs", "scratch"]
+    assert sorted(path.name for path in (tmp_path / "cut").rglob("*")) == ["incoming", "jobs", "pages", "scratch"]

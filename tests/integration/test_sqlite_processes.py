@@ -174,6 +174,7 @@ def _stop_in_mid_claim(pipe: Connection, path: Path) -> None:
             "patience": 2,
             "batch_after": 4,
             "longest": 9,
+            "shortness": 0,
         }
         transaction.execute(sql("claim_next"), values).fetchall()
         pipe.send("claimed, not committed")
