@@ -335,7 +335,17 @@ class Storm:
         return (
             f"seed {self.seed}: {sum(self.hits.values())} kills ({kinds}), {self.starts} starts of the server, "
             f"{len(self.orders)} documents, {needed} pages, {read} begun to be read"
+            + "".join(f"\n{problem}" for problem in self.problems + (self._open_rows() if self.problems else []))
         )
+
+    def _open_rows(self) -> list[str]:
+        """Return what the store says of work that has not ended, and of the workers."""
+        open_jobs = "SELECT * FROM jobs WHERE finished_at IS NULL"
+        open_shards = "SELECT * FROM shards WHERE job IN (SELECT number FROM jobs WHERE finished_at IS NULL)"
+        with closing(sqlite3.connect(f"file:{self.data / 'docfleet.db'}?mode=ro", uri=True, timeout=30)) as database:
+            database.row_factory = sqlite3.Row
+            queries = (open_jobs, open_shards, "SELECT * FROM workers")
+            return [f"{time.time()} {dict(row)}" for query in queries for row in database.execute(query)]
 
 
 def victims_of(serving: Serving) -> dict[str, list[psutil.Process]]:
