@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import litserve as ls
 from loguru import logger
 
 from docfleet import __version__, logs
-from docfleet.devices import PlannedWorker
+from docfleet.devices import Machine, Plan, PlannedWorker
 from docfleet.engine.mineru.environment import tuning
 from docfleet.errors import ConfigurationError, DocfleetError
 from docfleet.files import DataFolder
@@ -27,6 +28,7 @@ from docfleet.process.lifeline import tie_to_parent
 from docfleet.records import Claim, WorkerSlot
 from docfleet.settings import Settings, parse_command_line
 from docfleet.sharding.deadlines import Deadlines
+from docfleet.vlm.planning import PoolPlan, plan_pool, workers_for
 from docfleet.worker.assembly import AssembledWorker, WorkerPlan, assemble
 from docfleet.worker.bench import Outcome, Work
 from docfleet.worker.recycling import RecyclingLimits
@@ -100,7 +102,9 @@ def run(settings: Settings) -> int:
     server = FleetServer(
         MinerUAPI(fleet.workers),
         devices=[slot.device for slot in fleet.workers.slots],
-        api_life=ApiLife(settings=settings, folder=folder, slots=fleet.workers.slots, facts=fleet.facts),
+        api_life=ApiLife(
+            settings=settings, folder=folder, slots=fleet.workers.slots, facts=fleet.facts, pool=fleet.pool
+        ),
         grace_seconds=settings.grace_seconds,
     )
     return server.serve(host=settings.host, port=settings.port)
@@ -113,6 +117,8 @@ class Fleet:
     workers: WorkerPlan
     #: For `/status`: version, devices, model source, warnings.
     facts: dict[str, Any]
+    #: The VLM servers; None where there are none.
+    pool: PoolPlan | None
 
 
 def open_folder(path: Path) -> DataFolder:
@@ -132,25 +138,21 @@ def open_folder(path: Path) -> DataFolder:
 def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     """Look at the machine and for the models, once for all workers."""
     from _config_endpoint import resolve_model_source
-    from device_utils import detect, plan
+    from device_utils import detect
 
     source = resolve_model_source(os.environ, home=folder.root / "mineru", models_dir=settings.models_dir)
+    pool = plan_pool(settings)
     machine = detect()
-    planned = plan(
-        machine,
-        devices=settings.devices,
-        workers=settings.workers,
-        workers_per_device=settings.workers_per_device,
-        overcommit=settings.overcommit_cpu,
-        require_accelerator=settings.require_accelerator,
-    )
-    slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
+    planned = plan_workers(machine, settings, servers=len(pool.members) if pool else 0)
+    slots = tuple(equip(worker, source, settings.log_level, routed=pool is not None) for worker in planned.workers)
     workers = WorkerPlan(
         folder=folder,
         slots=slots,
         engines=settings.engines,
         model_source=source.name.value,
-        vlm_server_url=settings.vlm_server_url,
+        vlm_server_url=pool.gate.pool_url if pool and pool.members else None,
+        vlm_identity=(*(member.url for member in pool.members), settings.vlm_model) if pool and pool.members else (),
+        vlm_router=pool.gate.url if pool else None,
         log_level=settings.log_level,
         deadlines=Deadlines.of(settings),
         max_attempts=settings.max_attempts,
@@ -162,7 +164,30 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         "model_source": source.to_json(),
         "warnings": [*planned.warnings, *filter(None, [planned.performance_warning])],
     }
-    return Fleet(workers, facts)
+    return Fleet(workers, facts, pool)
+
+
+def plan_workers(machine: Machine, settings: Settings, *, servers: int) -> Plan:
+    """Plan the workers for this machine, and for so many VLM servers."""
+    from device_utils import plan
+
+    planner = partial(plan, machine, devices=settings.devices, require_accelerator=settings.require_accelerator)
+    planned = planner(
+        workers=settings.workers,
+        workers_per_device=settings.workers_per_device,
+        overcommit=settings.overcommit_cpu,
+    )
+    more = workers_for(
+        len(planned.workers),
+        servers=servers,
+        on_cpu=all(worker.device == "cpu" for worker in planned.workers),
+        asked=settings.workers is not None or settings.workers_per_device is not None,
+    )
+    if more is None:
+        return planned
+    # They wait more than they compute; what bounds them is memory, which the small models beside the VLM take.
+    widened = planner(workers=more, overcommit=True, tier="basic")
+    return widened if len(widened.workers) > len(planned.workers) else planned
 
 
 def recycling_limits(settings: Settings, memory: int, workers: int) -> RecyclingLimits:
@@ -175,10 +200,13 @@ def recycling_limits(settings: Settings, memory: int, workers: int) -> Recycling
     )
 
 
-def equip(worker: PlannedWorker, source: ModelSource, log_level: str) -> WorkerSlot:
+def equip(worker: PlannedWorker, source: ModelSource, log_level: str, *, routed: bool) -> WorkerSlot:
     """Return the slot with all that its worker sets before it imports anything heavy."""
     decided = worker.environment | source.environment()
     environment = decided | tuning(worker.device, os.environ | decided, log_level)
+    if routed:
+        # The router has them; MinerU's client would send them to it, or refuse to differ from its settings.
+        environment |= dict.fromkeys(("MINERU_VL_API_KEY", "MINERU_VL_MODEL_NAME"), "")
     return replace(worker.slot(), environment=environment)
 
 

@@ -32,6 +32,8 @@ from docfleet.supervisor.limits import Limits as LeaseLimits
 from docfleet.supervisor.sizes import keep_within
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
 from docfleet.supervisor.watch import Chore, Watch
+from docfleet.vlm.keeper import Keeper
+from docfleet.vlm.planning import PoolPlan
 from docfleet.web.admission import OWN_PARAMETERS, Admission
 from docfleet.web.doors import Doors
 from docfleet.web.feed import ProgressFeed
@@ -59,6 +61,8 @@ class ApiLife:
     slots: tuple[WorkerSlot, ...]
     #: Shown in `/status`: version, devices, model source, warnings.
     facts: Mapping[str, Any]
+    #: The VLM servers; None where there are none.
+    pool: PoolPlan | None = None
 
     @asynccontextmanager
     async def __call__(self, app: FastAPI) -> AsyncIterator[None]:
@@ -73,7 +77,11 @@ class ApiLife:
             # A store of its own: it says once that something changed, to whoever asks first.
             feed = ProgressFeed(ending.enter_context(closing(open_store(self.folder.database))))
             watch = JobWatch(store)
-            doors = self._doors(store, inspector, watch, feed)
+            keeper = None if self.pool is None else Keeper(self.pool)
+            if keeper is not None:
+                await keeper.start()
+                ending.push_async_callback(keeper.close)
+            doors = self._doors(store, inspector, watch, feed, keeper)
             ending.push_async_callback(doors.admission.write)
 
             def release() -> None:
@@ -88,11 +96,13 @@ class ApiLife:
             ending.callback(release)
             yield
 
-    def _doors(self, store: SqliteStore, inspector: Inspector, watch: JobWatch, feed: ProgressFeed) -> Doors:
+    def _doors(
+        self, store: SqliteStore, inspector: Inspector, watch: JobWatch, feed: ProgressFeed, keeper: Keeper | None
+    ) -> Doors:
         settings = self.settings
         limits = Limits(pages=settings.max_backlog_pages, jobs=settings.max_backlog_jobs)
         reserve = settings.min_free_disk_mb * 1024 * 1024
-        allowed = [*settings.allowed_server_urls, *([settings.vlm_server_url] if settings.vlm_server_url else [])]
+        allowed = () if self.pool is None else self.pool.allowed
         reuse = Reuse(store, self.folder) if settings.reuse_results else None
         return Doors(
             store=store,
@@ -109,6 +119,7 @@ class ApiLife:
             facts=self.facts,
             started_at=time.time(),
             stale_seconds=settings.stale_seconds,
+            vlm=keeper,
         )
 
     def _chores(self, store: SqliteStore) -> list[Chore]:

@@ -28,9 +28,11 @@ from docfleet.web.schemas import (
     Results,
     StatusView,
     StillRunning,
+    VlmView,
 )
 from docfleet.web.status import Status
 from docfleet.web.submit import Submit
+from docfleet.web.vlm import VlmDoors, add_request
 
 _PREDICT_ERRORS: dict[int | str, str] = {
     400: "The request cannot be understood.",
@@ -88,6 +90,7 @@ def create_doors(doors: Doors) -> APIRouter:
     _add_control(router, jobs, EventDoor(doors))
     _add_files(router, jobs)
     _add_server(router, Probes(doors), Status(doors))
+    _add_vlm(router, VlmDoors(doors))
     return router
 
 
@@ -194,6 +197,35 @@ def _add_server(router: APIRouter, probes: Probes, status: Status) -> None:
         summary="Devices, workers, queue, totals",
         tags=["server"],
         responses={200: _of(StatusView, "The server as a whole.")},
+    )
+
+
+def _add_vlm(router: APIRouter, vlm: VlmDoors) -> None:
+    forbidden: dict[int | str, str] = {403: "The settings do not allow this.", "4XX": "The request is not understood."}
+    router.add_api_route(
+        "/vlm/endpoints",
+        vlm.list,
+        methods=["GET"],
+        summary="The VLM servers, and how each stands",
+        tags=["server"],
+        responses={200: _of(VlmView, "The pool.")},
+    )
+    router.add_api_route(
+        "/vlm/endpoints",
+        vlm.add,
+        methods=["POST"],
+        summary="Add a VLM server to the pool, or bring one back",
+        tags=["server"],
+        responses={200: _of(VlmView, "The pool with it."), **_errors(forbidden)},
+        openapi_extra=add_request(),
+    )
+    router.add_api_route(
+        "/vlm/endpoints/{endpoint_id}",
+        vlm.drain,
+        methods=["DELETE"],
+        summary="Take a VLM server out of the pool; it may finish what it has",
+        tags=["server"],
+        responses={200: _of(VlmView, "The pool without it."), **_errors({404: "There is no such server."})},
     )
 
 

@@ -34,12 +34,15 @@ class WorkerPlan:
     #: Engine names, as in the settings.
     engines: tuple[str, ...]
     model_source: str
+    #: See `EngineContext`.
     vlm_server_url: str | None
     log_level: str
     deadlines: Deadlines
     #: Attempts at one page before it is given up.
     max_attempts: int
     recycling: RecyclingLimits = field(default_factory=RecyclingLimits)
+    vlm_identity: tuple[str, ...] = ()
+    vlm_router: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ def assemble(plan: WorkerPlan, index: int) -> AssembledWorker:
         threads=int(slot.environment.get("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))),
         model_source=plan.model_source,
         vlm_server_url=plan.vlm_server_url,
+        vlm_identity=plan.vlm_identity,
+        vlm_router=plan.vlm_router,
         scratch=scratch,
     )
 
