@@ -17,7 +17,7 @@ from typing import Any
 import litserve as ls
 from loguru import logger
 
-from docfleet import __version__, logs
+from docfleet import __version__, aliases, logs
 from docfleet.devices import Machine, Plan, PlannedWorker
 from docfleet.engine.mineru.environment import tuning
 from docfleet.errors import ConfigurationError, DocfleetError
@@ -142,9 +142,13 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
 
     source = resolve_model_source(os.environ, home=folder.root / "mineru", models_dir=settings.models_dir)
     pool = plan_pool(settings)
+    if pool is not None:
+        # The router has them now; workers and their children inherit what is left.
+        for variable in ("DOCFLEET_VLM_API_KEYS", *aliases.CLIENT_VARIABLES):
+            os.environ.pop(variable, None)
     machine = detect()
     planned = plan_workers(machine, settings, servers=len(pool.members) if pool else 0)
-    slots = tuple(equip(worker, source, settings.log_level, routed=pool is not None) for worker in planned.workers)
+    slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
     workers = WorkerPlan(
         folder=folder,
         slots=slots,
@@ -187,7 +191,10 @@ def plan_workers(machine: Machine, settings: Settings, *, servers: int) -> Plan:
         return planned
     # They wait more than they compute; what bounds them is memory, which the small models beside the VLM take.
     widened = planner(workers=more, overcommit=True, tier="basic")
-    return widened if len(widened.workers) > len(planned.workers) else planned
+    if len(widened.workers) <= len(planned.workers):
+        return planned
+    told = f"CPU: {len(widened.workers)} workers for {servers} VLM servers; they wait more than they compute."
+    return replace(widened, limits=(told,))
 
 
 def recycling_limits(settings: Settings, memory: int, workers: int) -> RecyclingLimits:
@@ -200,13 +207,10 @@ def recycling_limits(settings: Settings, memory: int, workers: int) -> Recycling
     )
 
 
-def equip(worker: PlannedWorker, source: ModelSource, log_level: str, *, routed: bool) -> WorkerSlot:
+def equip(worker: PlannedWorker, source: ModelSource, log_level: str) -> WorkerSlot:
     """Return the slot with all that its worker sets before it imports anything heavy."""
     decided = worker.environment | source.environment()
     environment = decided | tuning(worker.device, os.environ | decided, log_level)
-    if routed:
-        # The router has them; MinerU's client would send them to it, or refuse to differ from its settings.
-        environment |= dict.fromkeys(("MINERU_VL_API_KEY", "MINERU_VL_MODEL_NAME"), "")
     return replace(worker.slot(), environment=environment)
 
 

@@ -18,6 +18,7 @@ SUITE: dict[str, list[str]] = {
     "ocr_quality": ["--pages", "2"],
     "scaling": ["--scan-pages", "0"],
     "soak": ["--number", "100"],
+    "vlm_pool": [],
 }
 
 

@@ -27,6 +27,8 @@ _RENAMED = {
     "vlm_api_keys": ("MINERU_VL_API_KEY", "MINERU_MODEL_VLM_API_KEY"),
     "vlm_model": ("MINERU_VL_MODEL_NAME", "MINERU_MODEL_VLM_MODEL"),
 }
+#: Those that MinerU's own client reads: beside a router they would contradict it.
+CLIENT_VARIABLES = tuple(name for names in _RENAMED.values() for name in names if name.startswith("MINERU_"))
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off"})
 

@@ -75,8 +75,8 @@ class Settings(BaseModel):
     vlm_model: str = Field("", description="model to ask them for; by default the one that each offers")
     vlm_serial: bool = Field(False, description="one request at a time over all of them together")
     vlm_max_requests: int = Field(100, ge=1, le=4096, description="requests at once at one of them, at most")
-    vlm_timeout: float = Field(600, gt=0, description="seconds that one request may take at one of them")
-    vlm_patience: float = Field(300, ge=0, description="seconds a page waits while none of them is alive")
+    vlm_timeout: float = Field(180, gt=0, description="seconds after which a request is tried at another of them")
+    vlm_patience: float = Field(120, ge=0, description="seconds a page waits while none of them is alive")
     allowed_server_urls: Words = Field(
         (), description="VLM servers that callers may name in server_url, or add while the server runs"
     )

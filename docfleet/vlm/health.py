@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable
 
 from loguru import logger
 
+from docfleet.vlm.breaker import Circuit
 from docfleet.vlm.endpoint import Endpoint
 from docfleet.vlm.records import PoolSettings
 from docfleet.vlm.upstream import Trouble, Upstream
 
 #: A server that is well is asked so many times less often.
 _WELL = 3.0
+_WORDS = {Circuit.NEW: "new", Circuit.CLOSED: "up", Circuit.OPEN: "down", Circuit.HALF_OPEN: "on trial"}
 
 
 class Health:
@@ -65,8 +67,8 @@ class Health:
             endpoint.breaker.healthy(self._clock())
             interval *= 1.0 if endpoint.lost else _WELL
         if endpoint.breaker.circuit is not was:
-            told = f" ({endpoint.breaker.reason})" if endpoint.breaker.reason else ""
-            logger.info("VLM server {}: {}{}", endpoint.url, endpoint.breaker.circuit.value, told)
+            told = f": {endpoint.breaker.reason}" if endpoint.breaker.reason else ""
+            logger.info("VLM server {} is {}{}", endpoint.url, _WORDS[endpoint.breaker.circuit], told)
         self._due[endpoint] = self._clock() + interval
         self._asking.pop(endpoint, None)
         self._changed(endpoint)

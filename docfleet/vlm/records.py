@@ -42,10 +42,11 @@ class PoolSettings:
     serial: bool = False
     #: Requests at one server at once, at most; the limit in force adapts below this.
     most: int = 100
-    #: Seconds that one request may take at one server.
-    timeout: float = 600.0
-    #: Seconds that a request waits while no server that may read it is alive.
-    patience: float = 300.0
+    #: Seconds that one request may take at one server. Less than the deadline of a shard of one page, so that there
+    #: is time for another.
+    timeout: float = 180.0
+    #: Seconds that a request waits while no server that may read it is alive. Less than that deadline, too.
+    patience: float = 120.0
     #: Seconds between two health checks of a server.
     check_interval: float = 1.0
     #: Seconds that a health check may take.

@@ -225,7 +225,10 @@ def _add_vlm(router: APIRouter, vlm: VlmDoors) -> None:
         methods=["DELETE"],
         summary="Take a VLM server out of the pool; it may finish what it has",
         tags=["server"],
-        responses={200: _of(VlmView, "The pool without it."), **_errors({404: "There is no such server."})},
+        responses={
+            200: _of(VlmView, "The pool without it."),
+            **_errors({404: "There is no such server.", "4XX": "The request is not understood."}),
+        },
     )
 
 

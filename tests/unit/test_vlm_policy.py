@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from docfleet.vlm.breaker import FAILURES, Breaker, Circuit
+from docfleet.vlm.budget import Budget
 from docfleet.vlm.endpoint import Endpoint
 from docfleet.vlm.limit import AdaptiveLimit
 from docfleet.vlm.pool import NotAllowed, Pool
@@ -233,3 +236,27 @@ def up(url: str) -> Endpoint:
     endpoint.succeeded(1.0, 1, 1.0)
     endpoint.ended(1.0)
     return endpoint
+
+
+async def test_a_budget_is_never_overdrawn_and_nobody_waits_for_ever() -> None:
+    budget, held, most = Budget(100), 0, 0
+
+    async def one(wanted: int, seconds: float) -> None:
+        nonlocal held, most
+        async with budget.hold(wanted):
+            held += min(wanted, 100)
+            most = max(most, held)
+            await asyncio.sleep(seconds)
+            held -= min(wanted, 100)
+
+    tasks = [asyncio.create_task(one(wanted, 0.001)) for wanted in (60, 60, 500, 10, 0, 100, 30, 30, 30, 30)]
+    await asyncio.sleep(0)
+    # Who leaves while it waits, or at the moment of its turn, gives back what it had.
+    for task in tasks[1:3]:
+        task.cancel()
+    told = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(one, asyncio.CancelledError) for one in told].count(True) == 2
+    assert most <= 100
+    assert held == budget.waiting == 0
+    async with budget.hold(100):
+        pass

@@ -23,6 +23,7 @@ from docfleet.errors import (
     EncryptedDocument,
     HostileDocument,
     InternalError,
+    NotReady,
     ParseFailed,
     StorageFull,
     TierUnavailable,
@@ -47,6 +48,8 @@ _STUMBLES = (ValueError, LookupError, SyntaxError, StructError, OSError)
 
 #: With which a VLM server, or the router of several, says that it is the page and not the server.
 _PAGE_STATUSES = frozenset({400, 413, 422, 500})
+#: With which the router says that no server is alive.
+_NO_SERVER = 424
 
 #: Libraries that talk to model hubs and VLM servers.
 _NETWORK_LIBRARIES = frozenset(
@@ -121,8 +124,11 @@ def _by_name(exc: Exception, kinds: set[str], cause: str) -> DocfleetError | Non
     # By class name: the classes live in a dozen lazily imported modules, and importing all of them costs seconds.
     if any(kind.endswith("EncryptedError") for kind in kinds) or getattr(exc, "err_code", None) == _PDFIUM_PASSWORD:
         return EncryptedDocument("The document asks for a password; remove the protection and send it again.")
-    if "HttpResponseError" in kinds and getattr(exc, "status_code", 0) in _PAGE_STATUSES:
+    status = getattr(exc, "status_code", 0) if "HttpResponseError" in kinds else 0
+    if status in _PAGE_STATUSES:
         return ParseFailed(f"No VLM server could read a page ({cause}).")
+    if status == _NO_SERVER:
+        return NotReady("No VLM server answers. GET /vlm/endpoints says why; send the document again in a while.")
     if type(exc).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
         return TierUnavailable(
             f"The VLM server or the model hub does not answer as it should ({cause}). Check that it can be reached."
