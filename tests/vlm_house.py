@@ -119,7 +119,7 @@ class House:
     async def control(self, request: web.Request) -> web.Response:
         if request.method == "POST":
             for name, value in (await request.json()).items():
-                assert name in ("fault", "seconds", "retry_after", "key", "pages", "asked", "keys")
+                assert name in ("fault", "seconds", "retry_after", "key", "pages", "asked", "keys", "most_at_once")
                 setattr(self, name, value)
         seen = ("pages", "answered", "asked", "most_at_once", "at_once", "refused", "keys")
         return web.json_response({name: getattr(self, name) for name in seen})
@@ -168,7 +168,7 @@ class Standin:
             self.wait()
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
-        self.behave(fault="", seconds=seconds, retry_after="", key="", pages=0, asked=0, keys=[])
+        self.behave(fault="", seconds=seconds, retry_after="", key="", pages=0, asked=0, keys=[], most_at_once=0)
 
     def seen(self) -> dict[str, Any]:
         told: dict[str, Any] = requests.get(f"{self.url}/control", timeout=10).json()

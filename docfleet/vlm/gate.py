@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from docfleet.addresses import WHOLE_POOL
 
-_BACKLOG = 1024
+#: Connections that wait in the socket: every worker's at once.
+BACKLOG = 1024
 
 
 @dataclass(frozen=True)
@@ -35,5 +36,5 @@ class Gate:
 
 def open_gate() -> Gate:
     """Listen on a free port of the loopback interface. Processes of other users of the machine do not know the word."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     return Gate(listening, secrets.token_urlsafe(24))

@@ -115,17 +115,24 @@ class Keeper:
         pause = 0.0
         while True:
             started = time.monotonic()
-            process = await self._start()
-            self._process = process
             try:
-                await self._tell(process, self._configuration())
-                status = await process.wait()
-            finally:
-                self._process = None
-                await asyncio.shield(_end(process))
+                ended = f"ended with status {await self._live()}"
+            except OSError as exc:
+                ended = f"could not be started ({exc.strerror})"
             pause = 0.0 if time.monotonic() - started > _SHORT_LIFE else min(max(0.1, pause * 2), _LONGEST_PAUSE)
-            logger.warning("the VLM router ended with status {}; it is started again in {:.1f} s", status, pause)
+            logger.warning("the VLM router {}; it is started again in {:.1f} s", ended, pause)
             await asyncio.sleep(pause)
+
+    async def _live(self) -> int:
+        """Start a process. Return its status when it has ended."""
+        process = await self._start()
+        self._process = process
+        try:
+            await self._tell(process, self._configuration())
+            return await process.wait()
+        finally:
+            self._process = None
+            await asyncio.shield(_end(process))
 
     async def _start(self) -> asyncio.subprocess.Process:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from docfleet import logs
 from docfleet.vlm.app import App
+from docfleet.vlm.gate import BACKLOG
 from docfleet.vlm.records import Member, PoolSettings
 from docfleet.vlm.router import Router
 
@@ -47,7 +48,7 @@ async def serve() -> None:
     await runner.setup()
     listening = socket.socket(fileno=first["socket"])
     listening.setblocking(False)
-    await web.SockSite(runner, listening, shutdown_timeout=0).start()
+    await web.SockSite(runner, listening, shutdown_timeout=0, backlog=BACKLOG).start()
     while line := await lines.readline():
         router.declare(_members(json.loads(line)))
 

@@ -21,7 +21,7 @@ from docfleet.vlm.records import EndpointRow, Member, PoolSettings
 from docfleet.vlm.upstream import Congestion, Reply, Trouble, Upstream
 
 #: Servers at which one request may go wrong after it was sent before it is taken for the cause.
-_TRIES = 5
+_TRIES = 3
 #: Seconds between two looks at those who wait: rests end, and patience does.
 _TICK = 0.1
 
@@ -113,9 +113,10 @@ class Router:
         self._pool.admit(selection, self._clock())
         body: bytes | None = None
         avoid: frozenset[str] = frozenset()
-        tries = 0
+        tries, again = 0, False
         while True:
-            turn = await self._turn(selection, avoid, first=bool(avoid))
+            turn = await self._turn(selection, avoid, first=again)
+            again = True
             try:
                 if body is None:
                     body = await read()

@@ -242,6 +242,19 @@ async def test_servers_are_added_and_drained_while_pages_are_read(two: list[Stan
                 await keeper.add("http://u:hush@a", None)
 
 
+async def test_in_serial_mode_one_request_is_under_way_over_all_servers(two: list[Standin]) -> None:
+    async with routing(two, serial=True) as (keeper, plan):
+        await until(lambda: all_up(keeper, 2))
+        reading = asyncio.create_task(read_pages(plan.gate.pool_url, 8))
+        looks = 0
+        while not reading.done():
+            looks += 1
+            assert sum(row["in_flight"] for row in (await rows(keeper)).values()) <= 1
+        assert await reading == [TEXT] * 8
+        assert looks > 3
+        assert max(house.seen()["most_at_once"] for house in two) == 1
+
+
 async def test_a_server_that_a_caller_names_is_used_for_that_caller_without_the_key_of_another(
     two: list[Standin],
 ) -> None:

@@ -11,6 +11,7 @@ from docfleet.errors import ConfigurationError, InvalidOption
 from docfleet.options import ParseOptions, parse_options
 from docfleet.settings import Settings, resolve
 from docfleet.vlm.planning import members_of, plan_pool, workers_for
+from tests.unit.test_device_plan import TWO_4090, machine
 
 
 @pytest.mark.parametrize(
@@ -158,3 +159,23 @@ def test_workers_follow_the_servers_where_they_only_wait(
 def test_an_id_is_short_and_the_options_default_to_no_server() -> None:
     assert len(address_id("http://a")) == 12
     assert ParseOptions().server_url is None
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "expected"),
+    [(2, 64, 4), (64, 64, 8), (2, 7, 2), (2, 8.5, 3)],
+    ids=["few cores", "many cores", "too little memory for more", "memory for one more"],
+)
+def test_a_machine_without_an_accelerator_gets_a_worker_for_each_server_as_memory_allows(
+    cores: int, gib: float, expected: int
+) -> None:
+    from server import plan_workers
+
+    assert len(plan_workers(machine(cores, gib), Settings(), servers=4).workers) == expected
+    assert len(plan_workers(machine(cores, gib), Settings(workers=1), servers=4).workers) == 1
+
+
+def test_a_machine_with_cards_keeps_a_worker_for_each_card() -> None:
+    from server import plan_workers
+
+    assert len(plan_workers(TWO_4090, Settings(), servers=8).workers) == 2
