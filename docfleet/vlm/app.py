@@ -46,7 +46,7 @@ class App:
 
     def build(self) -> web.Application:
         """Return the application."""
-        app = web.Application(client_max_size=_LONGEST_REQUEST)
+        app = web.Application()
         app.router.add_get("/{token}/status", self.status)
         app.router.add_get("/{token}/{servers}/v1/models", self.models)
         app.router.add_post("/{token}/{servers}/v1/chat/completions", self.complete)
@@ -69,11 +69,12 @@ class App:
 
         async def read() -> bytes:
             async with asyncio.timeout(_READ_SECONDS):
-                return await request.read()
+                return await _body(request)
 
         size = _LONGEST_REQUEST if request.content_length is None else request.content_length
         try:
-            async with self.budget.hold(size):
+            # Twice: as it came, for another try, and as it goes out.
+            async with self.budget.hold(2 * size):
                 reply = await self.router.send(_selection(request), read)
         except NotAllowed:
             return _error(403, "forbidden", "This server may not use that VLM server.")
@@ -88,6 +89,16 @@ class App:
     def _check(self, request: web.Request) -> None:
         if not hmac.compare_digest(request.match_info["token"].encode(), self.token.encode()):
             raise web.HTTPNotFound
+
+
+async def _body(request: web.Request) -> bytes:
+    # Not `request.read()`: a connection that is kept open keeps its last request, and with it what that has read.
+    body = bytearray()
+    async for block in request.content.iter_any():
+        body += block
+        if len(body) > _LONGEST_REQUEST:
+            raise web.HTTPRequestEntityTooLarge(_LONGEST_REQUEST, len(body))
+    return bytes(body)
 
 
 def _selection(request: web.Request) -> Selection:

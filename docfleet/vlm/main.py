@@ -23,6 +23,8 @@ from docfleet.vlm.gate import BACKLOG
 from docfleet.vlm.records import Member, PoolSettings
 from docfleet.vlm.router import Router
 
+#: Bytes of a request that are taken in before it has a server: what each one that waits may cost.
+_READ_AHEAD = 16 * 1024
 #: Bytes of a line: a thousand members with keys.
 _LONGEST_LINE = 1024 * 1024
 
@@ -44,7 +46,9 @@ async def serve() -> None:
     router = Router(PoolSettings(**first["settings"]), first["allowed"])
     router.declare(_members(first))
     await router.start()
-    runner = web.AppRunner(App(router, first["token"]).build(), handler_cancellation=True, access_log=None)
+    runner = web.AppRunner(
+        App(router, first["token"]).build(), handler_cancellation=True, access_log=None, read_bufsize=_READ_AHEAD
+    )
     await runner.setup()
     listening = socket.socket(fileno=first["socket"])
     listening.setblocking(False)

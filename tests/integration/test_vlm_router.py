@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -304,10 +305,32 @@ async def test_a_caller_that_leaves_frees_its_place_and_the_servers_time(two: li
         await until(lambda: asyncio.to_thread(lambda: house.seen()["at_once"] == 0))
 
 
-def _asked() -> list[dict[str, Any]]:
-    picture = io.BytesIO()
-    Image.new("RGB", (32, 32), "white").save(picture, "PNG")
-    data = base64.b64encode(picture.getvalue()).decode()
+async def test_many_large_requests_at_once_take_little_memory(two: list[Standin]) -> None:
+    noise = Image.frombytes("RGB", (1000, 700), random.Random(1).randbytes(2_100_000))
+    told = json.dumps({"model": "docfleet", "messages": [{"role": "user", "content": _asked(noise)}]}).encode()
+    requests_, peak = 100, 0
+    assert len(told) > 2.5e6
+    async with routing(two) as (keeper, plan), aiohttp.ClientSession() as session:
+        await until(lambda: all_up(keeper, 2))
+        (router,) = routers()
+
+        async def send() -> int:
+            async with session.post(f"{plan.gate.pool_url}/v1/chat/completions", data=told) as response:
+                return response.status
+
+        sending = asyncio.gather(*(send() for _ in range(requests_)))
+        while not sending.done():
+            peak = max(peak, router.memory_info().rss)
+            await asyncio.sleep(0.02)
+        assert await sending == [200] * requests_
+    # All of them at once would be 280 MB, and what connections keep of their last requests as much again.
+    assert peak < 250e6
+
+
+def _asked(picture: Image.Image | None = None) -> list[dict[str, Any]]:
+    sink = io.BytesIO()
+    (picture or Image.new("RGB", (32, 32), "white")).save(sink, "PNG")
+    data = base64.b64encode(sink.getvalue()).decode()
     return [
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
         {"type": "text", "text": "Text Recognition:"},
