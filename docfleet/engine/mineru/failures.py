@@ -125,7 +125,9 @@ def _by_name(exc: Exception, kinds: set[str], cause: str) -> DocfleetError | Non
     if any(kind.endswith("EncryptedError") for kind in kinds) or getattr(exc, "err_code", None) == _PDFIUM_PASSWORD:
         return EncryptedDocument("The document asks for a password; remove the protection and send it again.")
     status = getattr(exc, "status_code", 0) if "HttpResponseError" in kinds else 0
-    if status in _PAGE_STATUSES:
+    # RequestError is also what a wrong setting leads to; of an answer only the way it ended is judged so.
+    cut_short = "RequestError" in kinds and "finish reason" in str(exc)
+    if status in _PAGE_STATUSES or cut_short:
         return ParseFailed(f"No VLM server could read a page ({cause}).")
     if status == _NO_SERVER:
         return NotReady("No VLM server answers. GET /vlm/endpoints says why; send the document again in a while.")
