@@ -1,6 +1,6 @@
 """Many VLM servers: how much faster than one, and what one that is slow or dies costs?
 
-    python -m benchmarks.vlm_pool [--seconds 1] [--pages 96] [--document-pages 12] [--workers 8]
+    python -m benchmarks.vlm_pool [--seconds 1] [--pages 160] [--document-pages 20] [--workers 8]
 
 Stand-ins that read one page at a time, `--seconds` each, behind the real server: MinerU's own client, the router,
 everything but a model. They sleep more than they compute, so that a small machine will do. Quote the ratios.
@@ -85,8 +85,8 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--pages", type=int, default=96)
-    parser.add_argument("--document-pages", type=int, default=12)
+    parser.add_argument("--pages", type=int, default=160)
+    parser.add_argument("--document-pages", type=int, default=20)
     parser.add_argument("--workers", type=int, default=8)
     args = parser.parse_args()
     normal, slow = ("--seconds", str(args.seconds)), ("--seconds", str(args.seconds * 10))

@@ -28,10 +28,14 @@ class PageAsker:
     version = "1"
 
     def load(self, context: EngineContext) -> None:
+        from mineru.model.vlm.client import get_vlm_predictor
         from PIL import Image
 
         self._readiness = Readiness(context)
         self._page = Image.new("RGB", (60, 80), "white")
+        if context.vlm_server_url is not None:
+            # Seconds of the first document's time otherwise.
+            get_vlm_predictor(self._readiness.vlm_config(ParseOptions()))
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
         return None if tier is Tier.ADVANCED else "only advanced."

@@ -19,6 +19,8 @@ class PaperServer:
 
     seconds: float
     slots: int = 1
+    #: Share of the time that every second request takes: a line of a page beside its layout.
+    light: float = 1.0
     #: Seconds of the run between which every request is refused at once.
     dead: tuple[float, float] = (0.0, 0.0)
     #: Requests at once over which it answers 429; 0: none.
@@ -27,11 +29,12 @@ class PaperServer:
     held: int = 0
     most_held: int = 0
 
-    def answers_at(self, now: float) -> float:
+    def answers_at(self, now: float, light: bool) -> float:
         self.free_at = self.free_at or [0.0] * self.slots
         begins = max(now, heapq.heappop(self.free_at))
-        heapq.heappush(self.free_at, begins + self.seconds)
-        return begins + self.seconds
+        takes = self.seconds * (self.light if light else 1.0)
+        heapq.heappush(self.free_at, begins + takes)
+        return begins + takes
 
     def is_dead(self, now: float) -> bool:
         return self.dead[0] <= now < self.dead[1]
@@ -61,6 +64,7 @@ class Run:
         self.pool.declare([Member(url=url) for url in self.servers], 0.0)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._sent = itertools.count()
         self.waiting: deque[frozenset[str]] = deque()
         self.pages: Counter[str] = Counter()
         self.failures = 0
@@ -108,7 +112,8 @@ class Run:
         server.held += 1
         server.most_held = max(server.most_held, server.held)
         dead, refused = server.is_dead(sent), bool(server.refuses_over) and server.held > server.refuses_over
-        ends = sent + 0.01 if dead or refused else server.answers_at(sent)
+        light = next(self._sent) % 2 == 1
+        ends = sent + 0.01 if dead or refused else server.answers_at(sent, light)
 
         def end() -> None:
             server.held -= 1
@@ -121,7 +126,7 @@ class Run:
                 self.waiting.appendleft(avoid | {endpoint.url})
             else:
                 self.pages[endpoint.url] += 1
-                endpoint.succeeded(self.now - sent, load, self.now)
+                endpoint.succeeded(self.now - sent, load, self.now, "line" if light else "layout")
             endpoint.ended(self.now)
 
         self.at(ends, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from docfleet.addresses import address_id
 from docfleet.vlm.breaker import Breaker, Circuit
@@ -11,6 +12,8 @@ from docfleet.vlm.records import EndpointRow, EndpointState, Member
 
 #: Share of the newest request in the smoothed figures.
 _NEWEST = 0.25
+#: Kinds of requests that are told apart; MinerU has five.
+_KINDS = 16
 #: Seconds without a request after which half of what was learnt of a slow server is forgotten: it gets another chance.
 _FORGET_SECONDS = 60.0
 #: Seconds that a server rests which says that it has too much to do, and not for how long; doubled each time.
@@ -36,8 +39,9 @@ class Endpoint:
         self.used_at = now
         self._done = 0
         self._failed = 0
-        #: Seconds of the server's time for each request: what it takes, shared by those that are there at once.
-        self._pace: float | None = None
+        #: By kind of request: seconds of the server's time, which is what one takes, shared by those there at once.
+        #: A page's layout takes many times as long as a line of it: only like is compared with like.
+        self.paces: dict[str, float] = {}
         self._rests_until = 0.0
         self._rest = _REST
         self._ends: deque[float] = deque(maxlen=6000)
@@ -54,21 +58,22 @@ class Endpoint:
 
     def may_send(self, now: float) -> bool:
         """Return whether it may be sent one more request now."""
-        room = 1 if self._pace is None else self.limit.value
+        room = self.limit.value if self.paces else 1
         resting = now < self._rests_until
         return not self.draining and not resting and self.in_flight < room and self.breaker.may_send(self.in_flight)
 
-    def pace(self, best: float, now: float) -> float:
-        """Return seconds of its time for a request; `best` is the pool's best, which an unknown server is taken for."""
-        if self._pace is None:
-            return best
-        idle = 0.0 if self.in_flight else max(0.0, now - self.used_at)
-        return best + (self._pace - best) * float(0.5 ** (idle / _FORGET_SECONDS))
+    def slowness(self, best: Mapping[str, float], now: float) -> float:
+        """Return how many times as long a request takes here as where it takes least; 1 for an unknown server.
 
-    @property
-    def measured_pace(self) -> float | None:
-        """Seconds of its time for a request as measured; None before the first."""
-        return self._pace
+        Args:
+            best: the least of all servers' `paces`, by kind.
+            now: the clock; a server without work is forgiven as time goes by.
+        """
+        ratios = [pace / best[kind] for kind, pace in self.paces.items() if best.get(kind)]
+        if not ratios:
+            return 1.0
+        idle = 0.0 if self.in_flight else max(0.0, now - self.used_at)
+        return 1.0 + (sum(ratios) / len(ratios) - 1.0) * float(0.5 ** (idle / _FORGET_SECONDS))
 
     def started(self, now: float) -> int:
         """Note a request sent. Return how many it has now, this one included."""
@@ -81,8 +86,8 @@ class Endpoint:
         self.in_flight -= 1
         self.used_at = now
 
-    def succeeded(self, seconds: float, load: int, now: float) -> None:
-        """Note an answer after so many seconds; `load` is what `started` said."""
+    def succeeded(self, seconds: float, load: int, now: float, kind: str = "") -> None:
+        """Note an answer after so many seconds to a request of this kind; `load` is what `started` said."""
         if self.breaker.circuit is Circuit.HALF_OPEN:
             self.limit.restart()
         self.breaker.succeeded()
@@ -91,7 +96,8 @@ class Endpoint:
         self._done += 1
         self._ends.append(now)
         self.seconds = _smoothed(self.seconds, seconds)
-        self._pace = _smoothed(self._pace, seconds / load)
+        if kind in self.paces or len(self.paces) < _KINDS:
+            self.paces[kind] = _smoothed(self.paces.get(kind), seconds / load)
 
     def congested(self, now: float, retry_after: float | None) -> None:
         """Note that it has too much to do. No failure: the request goes elsewhere, the server rests."""

@@ -8,7 +8,7 @@ servers", IEEE Transactions on Automatic Control 29, 1984).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from docfleet.vlm.breaker import Circuit
 from docfleet.vlm.endpoint import Endpoint
@@ -88,14 +88,14 @@ class Pool:
             return None
         alive = [endpoint for endpoint in self._usable(selection) if not endpoint.lost]
         fresh = [endpoint for endpoint in alive if endpoint.url not in avoid]
-        best = min((found for one in alive if (found := one.measured_pace) is not None), default=0.0)
+        best = _best(alive)
         ready = [endpoint for endpoint in fresh or alive if endpoint.may_send(now)]
         # A server on trial has to show that it works before it gets its share: it is tried as soon as there is work.
         trials = [endpoint for endpoint in ready if endpoint.breaker.circuit is Circuit.HALF_OPEN]
         if trials:
             return trials[0]
         worth = [one for one in ready if not _too_slow(one, fresh or alive, queue, best, now)]
-        return min(worth, key=lambda one: (one.in_flight + 1) * one.pace(best, now) or one.in_flight, default=None)
+        return min(worth, key=lambda one: (one.in_flight + 1) * one.slowness(best, now), default=None)
 
     def stranded(self, selection: Selection) -> bool:
         """Return whether no server that such a request may use is alive."""
@@ -122,12 +122,21 @@ class Pool:
         return Endpoint(member, pooled=pooled, most=self._settings.most, now=now)
 
 
-def _too_slow(one: Endpoint, alive: Iterable[Endpoint], queue: int, best: float, now: float) -> bool:
-    pace = one.pace(best, now)
-    others = [other.pace(best, now) for other in alive if other is not one]
-    faster = [other for other in others if 0 < other * _SLOW < pace]
+def _best(alive: Iterable[Endpoint]) -> dict[str, float]:
+    best: dict[str, float] = {}
+    for endpoint in alive:
+        for kind, pace in endpoint.paces.items():
+            best[kind] = min(pace, best.get(kind, pace))
+    return best
+
+
+def _too_slow(one: Endpoint, alive: Iterable[Endpoint], queue: int, best: Mapping[str, float], now: float) -> bool:
+    # In units of what a request takes at the best server.
+    slowness = one.slowness(best, now)
+    others = [other.slowness(best, now) for other in alive if other is not one]
+    faster = [other for other in others if other * _SLOW < slowness]
     if not faster:
         return False
     # When the others would have answered this request, as the last of those that wait.
     wait = queue / sum(1.0 / other for other in faster) + min(faster)
-    return wait < pace * (one.in_flight + 1)
+    return wait < slowness * (one.in_flight + 1)

@@ -18,7 +18,7 @@ from docfleet.vlm.endpoint import Endpoint
 from docfleet.vlm.health import Health
 from docfleet.vlm.pool import Pool, Selection
 from docfleet.vlm.records import EndpointRow, Member, PoolSettings
-from docfleet.vlm.upstream import Congestion, Reply, Trouble, Upstream
+from docfleet.vlm.upstream import Congestion, Reply, Trouble, Upstream, kind_of
 
 #: Servers at which one request may go wrong after it was sent before it is taken for the cause.
 _TRIES = 3
@@ -153,7 +153,7 @@ class Router:
         reply = task.result()
         now = self._clock()
         if reply.status < 300:
-            endpoint.succeeded(now - started, turn.load, now)
+            endpoint.succeeded(now - started, turn.load, now, kind_of(body))
         else:
             endpoint.breaker.succeeded()
         return reply

@@ -28,6 +28,10 @@ _BLOCK = 64 * 1024
 #: MinerU writes the model's name first; only there is it replaced without reading megabytes of pictures.
 _MODEL_FIRST = re.compile(rb'\A\s*\{\s*"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 
+#: MinerU's prompt names what is asked for ("Layout Detection:", "Text Recognition:"); it follows the picture.
+_PROMPT = re.compile(rb'"text"\s*:\s*"(?:\\n|\s)*([A-Za-z][A-Za-z ]{0,30}):')
+_PROMPT_WITHIN = 2048
+
 #: Statuses that say something of the server and not of the page: gone, overloaded, wrong key, no such model.
 _CONGESTED = frozenset({429, 503})
 _BROKEN = frozenset({408, 500, 502, 504})
@@ -140,6 +144,12 @@ class Upstream:
             raise Trouble(f"it did not answer within {seconds:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise Trouble(f"the connection broke ({type(exc).__name__})") from None
+
+
+def kind_of(body: bytes) -> str:
+    """Return what a request asks for, in MinerU's words; empty where it cannot be told."""
+    prompts = _PROMPT.findall(body, max(0, len(body) - _PROMPT_WITHIN))
+    return prompts[-1].decode() if prompts else ""
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -12,6 +12,7 @@ from docfleet.vlm.endpoint import Endpoint
 from docfleet.vlm.limit import AdaptiveLimit
 from docfleet.vlm.pool import NotAllowed, Pool
 from docfleet.vlm.records import EndpointState, Member, PoolSettings
+from docfleet.vlm.upstream import kind_of
 from tests.vlm_simulation import PaperServer, Run, url_of
 
 PAGES = 120
@@ -34,6 +35,26 @@ def test_a_server_ten_times_slower_gets_less_and_delays_nobody(at_once: int) -> 
     mixed = Run(servers("abc") | servers("d", seconds=10)).go(PAGES, at_once)
     assert good.seconds / mixed.seconds >= 0.9
     assert mixed.pages[url_of("d")] <= PAGES / 20
+
+
+def test_requests_of_unequal_length_make_no_server_look_slow() -> None:
+    paper = {name: PaperServer(1, light=0.01) for name in "abcd"}
+    outcome = Run(paper).go(400, at_once=8)
+    # 200 that take a second each and 200 that take almost nothing, over four servers.
+    assert outcome.seconds <= 200 * 1.01 / 4 * 1.15
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'{"messages":[{"content":[{"type":"text","text":"\\nLayout Detection:"}]}],"top_k":1}', "Layout Detection"),
+        (b'{"content": [{"type": "text", "text": "Text Recognition:"}]}', "Text Recognition"),
+        (b'{"content":"what does the picture show?"}', ""),
+        (b"", ""),
+    ],
+)
+def test_what_a_request_asks_for_is_told_from_mineru_s_prompt(body: bytes, kind: str) -> None:
+    assert kind_of(b"x" * 100_000 + body) == kind
 
 
 def test_a_server_that_dies_and_returns_costs_no_page_and_gets_its_share_again() -> None:
