@@ -15,7 +15,7 @@ import litserve as ls
 from fastapi import FastAPI
 from starlette.formparsers import MultiPartParser
 
-from docfleet.host.shutdown import Ending, end_workers, watch_children
+from docfleet.host.shutdown import Ending, end_stragglers, end_workers, watch_children
 from docfleet.web.problems import install_error_handlers
 
 #: What runs in the API process from its start to its end.
@@ -68,6 +68,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
             pass
         finally:
             end_workers([worker.pid for worker in getattr(self, "inference_workers", []) if worker.pid])
+            end_stragglers()
         return self.ending.status
 
     def _init_manager(self, num_api_servers: int) -> Any:
