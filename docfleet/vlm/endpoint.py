@@ -56,9 +56,13 @@ class Endpoint:
         """Whether no answer can be hoped for at present."""
         return self.draining or self.breaker.lost
 
-    def may_send(self, now: float) -> bool:
-        """Return whether it may be sent one more request now."""
-        room = self.limit.value if self.paces else 1
+    def may_send(self, now: float, heaviest: str | None = None) -> bool:
+        """Return whether it may be sent one more request now.
+
+        One at a time until it has answered one of the kind that takes longest.
+        """
+        known = bool(self.paces) and (heaviest is None or heaviest in self.paces)
+        room = self.limit.value if known else 1
         resting = now < self._rests_until
         return not self.draining and not resting and self.in_flight < room and self.breaker.may_send(self.in_flight)
 
@@ -69,11 +73,13 @@ class Endpoint:
             best: the least of all servers' `paces`, by kind.
             now: the clock; a server without work is forgiven as time goes by.
         """
-        ratios = [pace / best[kind] for kind, pace in self.paces.items() if best.get(kind)]
-        if not ratios:
+        least = sum(best.get(kind, 0.0) for kind in self.paces)
+        if not least:
             return 1.0
+        # Of the sums, not of the kinds: what takes long decides, and what takes milliseconds is noise.
+        ratio = sum(self.paces.values()) / least
         idle = 0.0 if self.in_flight else max(0.0, now - self.used_at)
-        return 1.0 + (sum(ratios) / len(ratios) - 1.0) * float(0.5 ** (idle / _FORGET_SECONDS))
+        return 1.0 + (ratio - 1.0) * float(0.5 ** (idle / _FORGET_SECONDS))
 
     def started(self, now: float) -> int:
         """Note a request sent. Return how many it has now, this one included."""

@@ -16,6 +16,8 @@ from docfleet.vlm.records import EndpointRow, Member, PoolSettings
 
 #: A server that takes so many times as long as the best is slow; below that the queue's length does not matter.
 _SLOW = 2.0
+#: Part of the time for the queue that is counted on: what waits may be lighter than it looks.
+_CAUTION = 0.7
 #: Seconds after which a server that a caller named, and nobody uses, is forgotten.
 _GUEST_SECONDS = 600.0
 
@@ -89,7 +91,8 @@ class Pool:
         alive = [endpoint for endpoint in self._usable(selection) if not endpoint.lost]
         fresh = [endpoint for endpoint in alive if endpoint.url not in avoid]
         best = _best(alive)
-        ready = [endpoint for endpoint in fresh or alive if endpoint.may_send(now)]
+        heaviest = max(best, key=best.__getitem__, default=None)
+        ready = [endpoint for endpoint in fresh or alive if endpoint.may_send(now, heaviest)]
         # A server on trial has to show that it works before it gets its share: it is tried as soon as there is work.
         trials = [endpoint for endpoint in ready if endpoint.breaker.circuit is Circuit.HALF_OPEN]
         if trials:
@@ -139,4 +142,4 @@ def _too_slow(one: Endpoint, alive: Iterable[Endpoint], queue: int, best: Mappin
         return False
     # When the others would have answered this request, as the last of those that wait.
     wait = queue / sum(1.0 / other for other in faster) + min(faster)
-    return wait < slowness * (one.in_flight + 1)
+    return wait * _CAUTION < slowness * (one.in_flight + 1)

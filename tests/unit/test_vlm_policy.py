@@ -44,6 +44,15 @@ def test_requests_of_unequal_length_make_no_server_look_slow() -> None:
     assert outcome.seconds <= 200 * 1.01 / 4 * 1.15
 
 
+@pytest.mark.parametrize("at_once", [8, 16, 48, 192])
+def test_a_slow_server_is_known_by_what_takes_long_and_not_by_what_takes_nothing(at_once: int) -> None:
+    fast = {name: PaperServer(1, light=0.01) for name in "abc"}
+    good = Run(dict(fast)).go(192, at_once)
+    fast = {name: PaperServer(1, light=0.01) for name in "abc"}
+    mixed = Run(fast | {"d": PaperServer(10, light=0.001)}).go(192, at_once)
+    assert good.seconds / mixed.seconds >= 0.9
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
