@@ -17,8 +17,8 @@ from typing import Any
 import litserve as ls
 from loguru import logger
 
-from docfleet import __version__, logs
-from docfleet.devices import PlannedWorker
+from docfleet import __version__, aliases, logs
+from docfleet.devices import Machine, Plan, PlannedWorker
 from docfleet.devices.spares import count_spares, spare_slots
 from docfleet.engine.mineru.environment import tuning
 from docfleet.engine.mineru.orders import BEST, FetchOrders
@@ -32,6 +32,7 @@ from docfleet.process.lifeline import tie_to_parent
 from docfleet.records import Claim, WorkerSlot
 from docfleet.settings import Settings, parse_command_line
 from docfleet.sharding.deadlines import Deadlines
+from docfleet.vlm.planning import PoolPlan, plan_pool, workers_for
 from docfleet.worker.assembly import AssembledWorker, WorkerPlan, assemble
 from docfleet.worker.bench import Outcome, Work
 from docfleet.worker.recycling import RecyclingLimits
@@ -119,6 +120,7 @@ def run(settings: Settings) -> int:
             spares=workers.spares,
             facts=fleet.facts,
             fetch=fleet.fetch,
+            pool=fleet.pool,
         ),
         grace_seconds=settings.grace_seconds,
         on_exit=partial(tell_exit, folder.database),
@@ -135,6 +137,8 @@ class Fleet:
     facts: dict[str, Any]
     #: Weights to fetch while the server runs; None where no hub is used.
     fetch: FetchOrders | None = None
+    #: The VLM servers; None where there are none.
+    pool: PoolPlan | None = None
 
 
 def open_folder(path: Path) -> DataFolder:
@@ -154,18 +158,16 @@ def open_folder(path: Path) -> DataFolder:
 def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     """Look at the machine and for the models, once for all workers."""
     from _config_endpoint import resolve_model_source
-    from device_utils import detect, plan
+    from device_utils import detect
 
     source = resolve_model_source(os.environ, home=folder.root / "mineru", models_dir=settings.models_dir)
+    pool = plan_pool(settings)
+    if pool is not None:
+        # The router has them now; workers and their children inherit what is left.
+        for variable in ("DOCFLEET_VLM_API_KEYS", *aliases.CLIENT_VARIABLES):
+            os.environ.pop(variable, None)
     machine = detect()
-    planned = plan(
-        machine,
-        devices=settings.devices,
-        workers=settings.workers,
-        workers_per_device=settings.workers_per_device,
-        overcommit=settings.overcommit_cpu,
-        require_accelerator=settings.require_accelerator,
-    )
+    planned = plan_workers(machine, settings, servers=len(pool.members) if pool else 0)
     slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
     spares, reason = count_spares(machine, planned.workers, settings.spares)
     planned = replace(planned, limits=(*planned.limits, reason))
@@ -174,7 +176,9 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         slots=slots,
         engines=settings.engines,
         model_source=source.name.value,
-        vlm_server_url=settings.vlm_server_url,
+        vlm_server_url=pool.gate.pool_url if pool and pool.members else None,
+        vlm_identity=(*(member.url for member in pool.members), settings.vlm_model) if pool and pool.members else (),
+        vlm_router=pool.gate.url if pool else None,
         log_level=settings.log_level,
         deadlines=Deadlines.of(settings),
         max_attempts=settings.max_attempts,
@@ -188,7 +192,8 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         "model_source": source.to_json(),
         "warnings": [*planned.warnings, *filter(None, [planned.performance_warning])],
     }
-    return Fleet(workers, facts, None if source.offline else fetch_orders(source, slots[0], settings.log_level))
+    fetch = None if source.offline else fetch_orders(source, slots[0], settings.log_level)
+    return Fleet(workers, facts, fetch, pool)
 
 
 def fetch_orders(source: ModelSource, slot: WorkerSlot, log_level: str, tier: str = BEST) -> FetchOrders:
@@ -218,6 +223,32 @@ def prefetch(settings: Settings, tier: str) -> int:
         status = fetching.wait()
     logger.info("weights {} in {}", "are" if status == 0 else "are not all", fleet.fetch.models_dir)
     return 0 if status == 0 else 1
+
+
+def plan_workers(machine: Machine, settings: Settings, *, servers: int) -> Plan:
+    """Plan the workers for this machine, and for so many VLM servers."""
+    from device_utils import plan
+
+    planner = partial(plan, machine, devices=settings.devices, require_accelerator=settings.require_accelerator)
+    planned = planner(
+        workers=settings.workers,
+        workers_per_device=settings.workers_per_device,
+        overcommit=settings.overcommit_cpu,
+    )
+    more = workers_for(
+        len(planned.workers),
+        servers=servers,
+        on_cpu=all(worker.device == "cpu" for worker in planned.workers),
+        asked=settings.workers is not None or settings.workers_per_device is not None,
+    )
+    if more is None:
+        return planned
+    # They wait more than they compute; what bounds them is memory, which the small models beside the VLM take.
+    widened = planner(workers=more, overcommit=True, tier="basic")
+    if len(widened.workers) <= len(planned.workers):
+        return planned
+    told = f"CPU: {len(widened.workers)} workers for {servers} VLM servers; they wait more than they compute."
+    return replace(widened, limits=(told,))
 
 
 def recycling_limits(settings: Settings, memory: int, workers: int) -> RecyclingLimits:

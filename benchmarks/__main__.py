@@ -24,6 +24,7 @@ SUITE: dict[str, list[str]] = {
     "soak": ["--number", "100"],
     "equality": [],
     "fast_shards": [],
+    "vlm_pool": [],
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from docfleet.addresses import MAX_NAMED, split_addresses
 from docfleet.errors import InvalidOption
 
 
@@ -94,7 +95,9 @@ class ParseOptions(BaseModel):
     table_enable: bool = Field(True, description="false drops tables from the result")
     start_page_id: int = Field(0, ge=0, description="first page, counted from 0")
     end_page_id: int | None = Field(None, ge=0, description="last page, counted from 0, inclusive; null is the last")
-    server_url: str | None = Field(None, max_length=2048, description="a VLM server that this server's settings allow")
+    server_url: str | None = Field(
+        None, max_length=4096, description="VLM servers that this server's settings allow; several with commas between"
+    )
     formats: tuple[Format, ...] = Field(DEFAULT_FORMATS, min_length=1, description="files to make of the document")
     shards: Shards = Field(
         Shards.EXACT,
@@ -109,6 +112,17 @@ class ParseOptions(BaseModel):
             value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
         if isinstance(value, list | tuple):
             return tuple(dict.fromkeys(item.strip() if isinstance(item, str) else item for item in value))
+        return value
+
+    @field_validator("server_url", mode="before")
+    @classmethod
+    def _join_addresses(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = json.loads(value)
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            value = ",".join(value)
+        if isinstance(value, str) and len(split_addresses(value)) > MAX_NAMED:
+            raise ValueError(f"names more than {MAX_NAMED} servers")
         return value
 
     @field_validator("server_url", "lang", mode="after")

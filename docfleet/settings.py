@@ -1,7 +1,8 @@
 """Every setting, in one place: its name, default, bounds and meaning; and where its value came from.
 
-Sources, first wins: command line, environment (`DOCFLEET_<NAME>`), TOML file, default. The entry point builds the
-settings once and hands values down; nothing else reads the environment.
+Sources, first wins: command line, environment (`DOCFLEET_<NAME>`), variables of other programs that mean the same
+(`docfleet.aliases`), TOML file, default. The entry point builds the settings once and hands values down; nothing else
+reads the environment.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from docfleet import aliases
 from docfleet.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "DOCFLEET_"
@@ -39,6 +41,7 @@ def _blank(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
 Host = Annotated[str, BeforeValidator(_known_host)]
 Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_blank)]
 Spares = Annotated[int, Field(ge=0, le=64)]
@@ -71,7 +74,18 @@ class Settings(BaseModel):
     )
     engines: Words = Field(("embedded", "mineru"), description="engines in order of preference: names or module:Class")
     vlm_server_url: str | None = Field(None, description="VLM server for tiers standard and advanced")
-    allowed_server_urls: Words = Field((), description="VLM servers that callers may name in server_url")
+    vlm_endpoints: Words = Field((), description="more such servers; all are used at once, none is waited for")
+    vlm_api_keys: Secrets = Field(
+        (), description="their API keys in the same order, or one for all; better not on the command line"
+    )
+    vlm_model: str = Field("", description="model to ask them for; by default the one that each offers")
+    vlm_serial: bool = Field(False, description="one request at a time over all of them together")
+    vlm_max_requests: int = Field(100, ge=1, le=4096, description="requests at once at one of them, at most")
+    vlm_timeout: float = Field(180, gt=0, description="seconds after which a request is tried at another of them")
+    vlm_patience: float = Field(120, ge=0, description="seconds a page waits while none of them is alive")
+    allowed_server_urls: Words = Field(
+        (), description="VLM servers that callers may name in server_url, or add while the server runs"
+    )
     max_body_mb: int = Field(256, ge=1, le=65536, description="largest request body in MB; larger ones get 413")
     wait_timeout: float = Field(600, gt=0, description="seconds /predict waits before it answers 202 with the job")
     max_attempts: int = Field(3, ge=1, le=20, description="attempts at a page whose worker dies or whose engine fails")
@@ -183,8 +197,11 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
         ("environment", _from_environment(environ)),
     ]
     config_file = arguments.get("config") or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
-    if config_file:
-        layers.append((f"file {config_file}", _from_file(Path(config_file))))
+    file = [(f"file {config_file}", _from_file(Path(config_file)))] if config_file else []
+    server_url = next((layer["vlm_server_url"] for _, layer in layers + file if "vlm_server_url" in layer), None)
+    for name, (variable, value) in aliases.settings_of(environ, server_url).items():
+        layers.append((f"environment ({variable})", {name: value}))
+    layers += file
 
     values: dict[str, Any] = {}
     sources = dict.fromkeys(Settings.model_fields, "default")

@@ -26,7 +26,7 @@ def fingerprint(engines: Sequence[Engine], context: EngineContext) -> str:
         "docfleet": __version__,
         "device": context.device.partition(":")[0],
         "models": context.model_source,
-        "vlm": context.vlm_server_url,
+        "vlm": list(context.vlm_identity) or context.vlm_server_url,
         "engines": [
             [
                 engine.name,

@@ -36,6 +36,10 @@ class EngineContext:
     model_source: str
     #: VLM server for tiers standard and advanced where the caller names none; None: run the VLM here.
     vlm_server_url: str | None
+    #: What stands behind that address, where it changes with each start: results of other servers differ.
+    vlm_identity: tuple[str, ...] = ()
+    #: Through which VLM servers that callers name are reached (`docfleet.addresses.to_segment`); None: directly.
+    vlm_router: str | None = field(default=None, repr=False)
     #: Scratch space of this worker, emptied at its start.
     scratch: Path
 

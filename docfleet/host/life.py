@@ -39,6 +39,8 @@ from docfleet.supervisor.pages import PageKeeper
 from docfleet.supervisor.sizes import keep_within
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
 from docfleet.supervisor.watch import Chore, Watch
+from docfleet.vlm.keeper import Keeper as PoolKeeper
+from docfleet.vlm.planning import PoolPlan
 from docfleet.web.admission import OWN_PARAMETERS, Admission
 from docfleet.web.doors import Doors
 from docfleet.web.feed import ProgressFeed
@@ -76,6 +78,8 @@ class ApiLife:
     begun: float = field(default_factory=time.time)
     #: Weights to fetch beside the running server; None where nothing is to be fetched.
     fetch: FetchOrders | None = None
+    #: The VLM servers; None where there are none.
+    pool: PoolPlan | None = None
 
     @asynccontextmanager
     async def __call__(self, app: FastAPI) -> AsyncIterator[None]:
@@ -95,7 +99,11 @@ class ApiLife:
             feed = ProgressFeed(ending.enter_context(closing(open_store(self.folder.database))))
             watch = JobWatch(store)
             facts = dict(self.facts)
-            doors = self._doors(store, inspector, watch, feed, facts)
+            vlm = None if self.pool is None else PoolKeeper(self.pool)
+            if vlm is not None:
+                await vlm.start()
+                ending.push_async_callback(vlm.close)
+            doors = self._doors(store, inspector, watch, feed, facts, vlm)
             ending.push_async_callback(doors.admission.write)
 
             def release() -> None:
@@ -116,12 +124,18 @@ class ApiLife:
             yield
 
     def _doors(
-        self, store: SqliteStore, inspector: Inspector, watch: JobWatch, feed: ProgressFeed, facts: Mapping[str, Any]
+        self,
+        store: SqliteStore,
+        inspector: Inspector,
+        watch: JobWatch,
+        feed: ProgressFeed,
+        facts: Mapping[str, Any],
+        vlm: PoolKeeper | None,
     ) -> Doors:
         settings = self.settings
         limits = Limits(pages=settings.max_backlog_pages, jobs=settings.max_backlog_jobs)
         reserve = settings.min_free_disk_mb * 1024 * 1024
-        allowed = [*settings.allowed_server_urls, *([settings.vlm_server_url] if settings.vlm_server_url else [])]
+        allowed = () if self.pool is None else self.pool.allowed
         reuse = Reuse(store, self.folder) if settings.reuse_results else None
         return Doors(
             store=store,
@@ -139,6 +153,7 @@ class ApiLife:
             facts=facts,
             started_at=time.time(),
             stale_seconds=settings.stale_seconds,
+            vlm=vlm,
         )
 
     def _chores(self, store: SqliteStore) -> list[Chore]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from docfleet.process.groups import kill_group
 from docfleet.process.lifeline import offer_lifeline, tie_to_parent
+
+#: The last look at children: how long at most, how often, and how many times in a row there must be none: for longer
+#: than the monitor sleeps.
+_STRAGGLER_SECONDS = 3.0
+_LOOK_SECONDS = 0.05
+_QUIET_LOOKS = 6
 
 
 class Ending:
@@ -67,5 +74,22 @@ def end_children(workers: list[int]) -> None:
     """
     for pid in workers:
         kill_group(pid)
-    for child in multiprocessing.active_children():
-        child.kill()
+    end_stragglers()
+
+
+def end_stragglers() -> None:
+    """Kill the children that are left at the very end, those too that come while this looks.
+
+    LitServe's monitor starts a worker in the place of one that it finds dead, and may do so while LitServe ends the
+    workers; the interpreter would then wait for that one at its exit, for ever.
+    """
+    quiet = 0
+    deadline = time.monotonic() + _STRAGGLER_SECONDS
+    while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
+        left = multiprocessing.active_children()
+        quiet = 0 if left else quiet + 1
+        for child in left:
+            if child.pid:
+                kill_group(child.pid)
+            child.kill()
+        time.sleep(_LOOK_SECONDS)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from docfleet.addresses import canonical_all, split_addresses
 from docfleet.errors import Busy, Forbidden, InvalidOption
 from docfleet.files import DataFolder, new_job_id, remove_tree, sync_file, sync_folder
 from docfleet.intake.inspector import Inspector
@@ -57,14 +58,14 @@ class Intake:
             store: where jobs are entered.
             folder: where documents lie.
             inspector: looks at documents.
-            allowed_server_urls: VLM servers that callers may name.
+            allowed_server_urls: VLM servers that callers may name; addresses that can be used.
             reuse: finds stored results; None parses everything.
         """
         self._store = store
         self._folder = folder
         self._inspector = inspector
         self._reuse = reuse
-        self._allowed = frozenset(url.rstrip("/") for url in allowed_server_urls)
+        self._allowed = frozenset(canonical_all(allowed_server_urls))
 
     async def accept(
         self,
@@ -82,7 +83,7 @@ class Intake:
             patience: waits for room where the store has none; None: a refusal is final.
 
         Raises:
-            InvalidOption: an option is unknown or unusable.
+            InvalidOption: an option is unknown or unusable, a server_url no address.
             Forbidden: a VLM server that this server may not use.
             InvalidPageRange: the pages are not in the document.
             EmptyDocument, UnsupportedType, EncryptedDocument, BrokenDocument, HostileDocument: see `Inspector`.
@@ -112,7 +113,13 @@ class Intake:
             raise
 
     def _check_server(self, options: ParseOptions) -> None:
-        if options.server_url is not None and options.server_url.rstrip("/") not in self._allowed:
+        if options.server_url is None:
+            return
+        try:
+            named = set(canonical_all(split_addresses(options.server_url)))
+        except ValueError as exc:
+            raise InvalidOption(f"option 'server_url': {exc}.") from None
+        if not named or not named <= self._allowed:
             raise Forbidden(
                 "This server does not use that server_url. Leave it out, or have it added to the server's setting "
                 "allowed_server_urls."

@@ -35,6 +35,30 @@ class Accepts(Protocol):
         ...
 
 
+class VlmPool(Protocol):
+    """The VLM servers, and who is one of them."""
+
+    async def state(self) -> dict[str, Any] | None:
+        """Return `{"endpoints": [...], "waiting": n}`; None while nobody knows."""
+        ...
+
+    async def add(self, url: str, key: str | None) -> str:
+        """Add a server, or bring it back. Return its id.
+
+        Raises:
+            DocfleetError: it may not be used.
+        """
+        ...
+
+    async def drain(self, endpoint_id: str) -> None:
+        """Take a server out.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        ...
+
+
 class DoorStore(Jobs, Poison, Protocol):
     """What the doors ask of a store: the roles `Jobs` and `Poison`, and for `/status` a look at who holds what."""
 
@@ -73,3 +97,5 @@ class Doors:
     started_at: float
     #: A worker that was silent for so many seconds does not count as ready.
     stale_seconds: float = 60.0
+    #: The pool of VLM servers; None where the settings name none.
+    vlm: VlmPool | None = None

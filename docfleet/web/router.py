@@ -31,9 +31,11 @@ from docfleet.web.schemas import (
     Results,
     StatusView,
     StillRunning,
+    VlmView,
 )
 from docfleet.web.status import Status
 from docfleet.web.submit import Submit
+from docfleet.web.vlm import VlmDoors, add_request
 
 _PREDICT_ERRORS: dict[int | str, str] = {
     400: "The request cannot be understood.",
@@ -92,6 +94,7 @@ def create_doors(doors: Doors) -> APIRouter:
     _add_files(router, jobs)
     _add_server(router, Probes(doors), Status(doors))
     _add_poison(router, PoisonDoors(doors))
+    _add_vlm(router, VlmDoors(doors))
     return router
 
 
@@ -227,6 +230,38 @@ def _add_poison(router: APIRouter, poison: PoisonDoors) -> None:
         responses={
             200: _of(Forgotten, "It is read like any other again."),
             **_errors({404: "It is not remembered.", "4XX": "The request cannot be understood."}),
+        },
+    )
+
+
+def _add_vlm(router: APIRouter, vlm: VlmDoors) -> None:
+    forbidden: dict[int | str, str] = {403: "The settings do not allow this.", "4XX": "The request is not understood."}
+    router.add_api_route(
+        "/vlm/endpoints",
+        vlm.list,
+        methods=["GET"],
+        summary="The VLM servers, and how each stands",
+        tags=["server"],
+        responses={200: _of(VlmView, "The pool.")},
+    )
+    router.add_api_route(
+        "/vlm/endpoints",
+        vlm.add,
+        methods=["POST"],
+        summary="Add a VLM server to the pool, or bring one back",
+        tags=["server"],
+        responses={200: _of(VlmView, "The pool with it."), **_errors(forbidden)},
+        openapi_extra=add_request(),
+    )
+    router.add_api_route(
+        "/vlm/endpoints/{endpoint_id}",
+        vlm.drain,
+        methods=["DELETE"],
+        summary="Take a VLM server out of the pool; it may finish what it has",
+        tags=["server"],
+        responses={
+            200: _of(VlmView, "The pool without it."),
+            **_errors({404: "There is no such server.", "4XX": "The request is not understood."}),
         },
     )
 

@@ -269,6 +269,35 @@ class TotalsView(_Out):
     recycled: int = Field(description="workers that were replaced to keep memory flat")
 
 
+class VlmEndpoint(_Out):
+    """One VLM server."""
+
+    id: str = Field(examples=["5f1c0de8a9b3"])
+    url: Text = Field(examples=["http://10.0.0.5:8001"])
+    state: Literal["new", "up", "resting", "down", "trial", "draining"] = Field(
+        description="resting: it said that it has too much to do; down: it gets nothing until it is back; "
+        "trial: one request shows whether it works again; draining: it was taken out and finishes what it has"
+    )
+    reason: Text = Field(description="why it is down")
+    pooled: bool = Field(description="one of the pool; false: callers named it in server_url")
+    has_key: bool
+    model: Text
+    in_flight: int = Field(description="requests that it has now")
+    limit: int = Field(description="requests at once that it gets at present; adapts to what it can do")
+    done: int
+    failed: int
+    seconds: float | None = Field(description="that a request takes there, smoothed")
+    per_second: float = Field(description="requests, over the last minute")
+
+
+class VlmView(_Out):
+    """The pool of VLM servers."""
+
+    available: bool = Field(description="false for a moment after the router was lost; requests wait, none is lost")
+    waiting: int = Field(description="requests that have no server yet")
+    endpoints: list[VlmEndpoint]
+
+
 class StatusView(_Out):
     """The server as a whole."""
 
@@ -282,4 +311,5 @@ class StatusView(_Out):
     totals: TotalsView
     pages_per_second: float = Field(description="over the last minute")
     waiting_requests: int
+    vlm: VlmView | None = Field(description="null where the settings name no VLM server")
     warnings: list[Text]

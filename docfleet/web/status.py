@@ -15,7 +15,8 @@ from docfleet.store.interface import Totals
 from docfleet.web.answers import json_of
 from docfleet.web.doors import Doors
 from docfleet.web.readiness import Standing, standings
-from docfleet.web.schemas import QueueView, SpareView, StatusView, TotalsView, WorkerView
+from docfleet.web.schemas import QueueView, SpareView, StatusView, TotalsView, VlmView, WorkerView
+from docfleet.web.vlm import vlm_view
 
 
 class Status:
@@ -26,13 +27,16 @@ class Status:
 
     async def status(self) -> Response:
         """Return devices, workers and what each does, the queue, totals, speed and warnings."""
-        return json_of(self._view(*await run_sync(self._read)))
+        vlm = await vlm_view(self._doors.vlm)
+        return json_of(self._view(*await run_sync(self._read), vlm))
 
     def _read(self) -> tuple[Totals, list[WorkerReport], list[Shard]]:
         store = self._doors.store
         return store.totals(), store.workers(), store.leases()
 
-    def _view(self, totals: Totals, reports: Sequence[WorkerReport], leases: Sequence[Shard]) -> StatusView:
+    def _view(
+        self, totals: Totals, reports: Sequence[WorkerReport], leases: Sequence[Shard], vlm: VlmView | None
+    ) -> StatusView:
         doors = self._doors
         jobs = {shard.id: shard.job_id for shard in leases}
         return StatusView(
@@ -65,6 +69,7 @@ class Status:
             ),
             pages_per_second=totals.pages_per_second,
             waiting_requests=doors.watch.waiting,
+            vlm=vlm,
             warnings=list(doors.facts.get("warnings", ())),
         )
 

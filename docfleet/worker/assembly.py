@@ -41,6 +41,7 @@ class WorkerPlan:
     #: Engine names, as in the settings.
     engines: tuple[str, ...]
     model_source: str
+    #: See `EngineContext`.
     vlm_server_url: str | None
     log_level: str
     deadlines: Deadlines
@@ -51,6 +52,8 @@ class WorkerPlan:
     recycling: RecyclingLimits = field(default_factory=RecyclingLimits)
     #: Slots beyond the plan, for processes that wait with their engines loaded. Numbered on from the plan's.
     spares: tuple[WorkerSlot, ...] = ()
+    vlm_identity: tuple[str, ...] = ()
+    vlm_router: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
         threads=int(slot.environment.get("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))),
         model_source=plan.model_source,
         vlm_server_url=plan.vlm_server_url,
+        vlm_identity=plan.vlm_identity,
+        vlm_router=plan.vlm_router,
         scratch=scratch,
     )
 

@@ -13,6 +13,7 @@ from docfleet.errors import (
     DocumentTooLarge,
     EncryptedDocument,
     InternalError,
+    NotReady,
     ParseFailed,
     StorageFull,
     TierUnavailable,
@@ -37,7 +38,7 @@ def foreign_errors() -> list[tuple[BaseException, type[DocfleetError]]]:
     from docvortex.analyzers.native.office.odf.errors import OdfEncryptedError
     from docvortex.errors import DocumentError
     from docvortex.errors import InvalidRequestError as Unsupported
-    from mineru_vl_utils.vlm_client.base_client import ServerError
+    from mineru_vl_utils.vlm_client.base_client import HttpResponseError, RequestError, ServerError
     from PIL import UnidentifiedImageError
 
     return [
@@ -55,6 +56,12 @@ def foreign_errors() -> list[tuple[BaseException, type[DocfleetError]]]:
         (UnidentifiedImageError("x"), BrokenDocument),
         (BadZipFile("x"), BrokenDocument),
         (ServerError("x"), TierUnavailable),
+        (HttpResponseError(401, "x"), TierUnavailable),
+        (HttpResponseError(400, "x"), ParseFailed),
+        (HttpResponseError(500, "x"), ParseFailed),
+        (HttpResponseError(424, "x"), NotReady),
+        (RequestError("Unexpected finish reason: abort"), ParseFailed),
+        (RequestError("Expected exactly one model"), TierUnavailable),
         (httpx.ConnectError("x"), TierUnavailable),
         (ModuleNotFoundError("No module named 'vllm'"), TierUnavailable),
         (FileNotFoundError("Model repo A is not ready under /srv/models/A; missing: b.onnx"), TierUnavailable),

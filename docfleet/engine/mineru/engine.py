@@ -143,7 +143,8 @@ class MinerUEngine:
         with translated():
             readiness.require(tier, request.options)
             vlm = readiness.vlm_config(request.options) if tier in VLM_TIERS else None
-        analyse_windows(request, data, tier, method, part, self._timed(tier, progress), vlm)
+        with readiness.vlm_client(request.options):
+            analyse_windows(request, data, tier, method, part, self._timed(tier, progress), vlm)
 
     def finish(
         self, request: ParseRequest, tier: Tier, parts: Sequence[Path], output: Path, progress: Progress

@@ -23,6 +23,7 @@ from docfleet.errors import (
     EncryptedDocument,
     HostileDocument,
     InternalError,
+    NotReady,
     ParseFailed,
     StorageFull,
     TierUnavailable,
@@ -45,6 +46,11 @@ WEIGHTS_REMEDY = (
 
 #: What parsers of packaged formats stumble with when a package does not hold what it should.
 _STUMBLES = (ValueError, LookupError, SyntaxError, StructError, OSError)
+
+#: With which a VLM server, or the router of several, says that it is the page and not the server.
+_PAGE_STATUSES = frozenset({400, 413, 422, 500})
+#: With which the router says that no server is alive.
+_NO_SERVER = 424
 
 #: Libraries that talk to model hubs and VLM servers.
 _NETWORK_LIBRARIES = frozenset(
@@ -119,6 +125,13 @@ def _by_name(exc: Exception, kinds: set[str], cause: str) -> DocfleetError | Non
     # By class name: the classes live in a dozen lazily imported modules, and importing all of them costs seconds.
     if any(kind.endswith("EncryptedError") for kind in kinds) or getattr(exc, "err_code", None) == _PDFIUM_PASSWORD:
         return EncryptedDocument("The document asks for a password; remove the protection and send it again.")
+    status = getattr(exc, "status_code", 0) if "HttpResponseError" in kinds else 0
+    # RequestError is also what a wrong setting leads to; of an answer only the way it ended is judged so.
+    cut_short = "RequestError" in kinds and "finish reason" in str(exc)
+    if status in _PAGE_STATUSES or cut_short:
+        return ParseFailed(f"No VLM server could read a page ({cause}).")
+    if status == _NO_SERVER:
+        return NotReady("No VLM server answers. GET /vlm/endpoints says why; send the document again in a while.")
     if type(exc).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
         return TierUnavailable(
             f"The VLM server or the model hub does not answer as it should ({cause}). Check that it can be reached."

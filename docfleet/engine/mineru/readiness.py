@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from docfleet.addresses import split_addresses, to_segment
 from docfleet.engine.interface import EngineContext
 from docfleet.engine.mineru.failures import WEIGHTS_REMEDY, short_cause, translated
 from docfleet.engine.mineru.loading import load_small_models, load_vlm
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Tiers that read pages with a vision-language model on top of the small models.
 VLM_TIERS = frozenset({Tier.STANDARD, Tier.ADVANCED})
+
+#: Seconds that MinerU's client waits for the router, which keeps shorter times itself and always answers.
+_ROUTER_SECONDS = 86400
 
 _PLAIN_URL = "must be an http or https address without user, query or fragment"
 
@@ -69,7 +74,8 @@ class Readiness:
     def vlm_config(self, options: ParseOptions) -> VlmConfig:
         """Return how the VLM of this document is reached.
 
-        The configured key goes to the configured server only, never to one that a caller named.
+        Through the router, which knows the keys, tries again elsewhere and keeps the time. Without one the configured
+        key goes to the configured server only, never to one that a caller named.
 
         Raises:
             InvalidOption: the caller's server_url is no plain HTTP address.
@@ -78,6 +84,10 @@ class Readiness:
         from mineru.config import VlmConfig, config
 
         settings = config.model.vlm
+        routed = self._routed_url(options)
+        if routed is not None:
+            plain = {"server_url": routed, "api_key": "", "model": "", "http_timeout": _ROUTER_SECONDS}
+            return VlmConfig.model_validate({**settings.model_dump(), **plain})
         url = self._remote_url(options)
         if not url:
             return settings.model_copy(deep=True)
@@ -90,6 +100,37 @@ class Readiness:
         except ValueError:
             raise InvalidOption(f"server_url {_PLAIN_URL}.") from None
         return chosen if chosen.server_url == own else chosen.model_copy(update={"api_key": ""})
+
+    @contextmanager
+    def vlm_client(self, options: ParseOptions) -> Iterator[None]:
+        """Keep MinerU's client for servers that a caller named no longer than for this document.
+
+        It keeps one, with a thread, for each address for ever: right for the configured servers only.
+        """
+        if options.server_url is None:
+            yield
+            return
+        from mineru.model.vlm.async_runtime import RuntimeOwner, runtime_owner
+        from mineru.model.vlm.runtime import ModelSingleton
+
+        owner = RuntimeOwner()
+        token = runtime_owner.set(owner)
+        try:
+            yield
+        finally:
+            runtime_owner.reset(token)
+            ModelSingleton().release_owner(owner)
+
+    def _routed_url(self, options: ParseOptions) -> str | None:
+        router = self._context.vlm_router
+        if router is None:
+            return None
+        if options.server_url is None:
+            return self._context.vlm_server_url
+        try:
+            return f"{router}/{to_segment(split_addresses(options.server_url))}"
+        except ValueError as exc:
+            raise InvalidOption(f"option 'server_url': {exc}.") from None
 
     def _remote_url(self, options: ParseOptions | None) -> str | None:
         from mineru.config import config

@@ -1,0 +1,212 @@
+"""The pool of VLM servers through the real server: MinerU's upper tiers, servers that die and return."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from PIL import Image
+
+from tests.serving import Serving, blank_pdf, gone, running, start, wait_ready, wait_until
+from tests.vlm_house import TEXT, Standin, standins
+from tests.vlm_weights import make_weights
+
+#: Asks the servers and computes nothing; it reads tier advanced, and MinerU the others.
+ASKER = "tests.vlm_engine:PageAsker"
+KEYS = ("hush-0", "hush-1", "hush-2", "hush-3")
+
+
+@pytest.fixture(scope="module")
+def houses() -> Iterator[list[Standin]]:
+    with standins(5, "--seconds", "0.1", each=[("--key", key) for key in (*KEYS, "hush-4")]) as houses:
+        yield houses
+
+
+@pytest.fixture(scope="module")
+def serving(houses: list[Standin], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("vlm")
+    options = ["--workers", "2", "--overcommit-cpu", "--engines", f"{ASKER},mineru", "--log-level", "debug"]
+    options += ["--models-dir", str(make_weights(folder / "models")), "--allowed-server-urls", houses[4].url]
+    servers = ",".join(house.url for house in houses[:4])
+    keys = ",".join(KEYS)
+    with running(folder / "data", *options, DOCFLEET_VLM_ENDPOINTS=servers, DOCFLEET_VLM_API_KEYS=keys) as serving:
+        wait_ready(serving, 2, seconds=240)
+        wait_until(lambda: states(serving) == ["up"] * 4, 60)
+        yield serving
+
+
+def endpoints(serving: Serving) -> dict[str, dict[str, Any]]:
+    return {row["url"]: row for row in serving.get("/vlm/endpoints")["endpoints"]}
+
+
+def states(serving: Serving) -> list[str]:
+    return [row["state"] for row in endpoints(serving).values()]
+
+
+def read(serving: Serving, pages: int, **options: str) -> dict[str, Any]:
+    body = serving.predict(blank_pdf(pages), "pages.pdf", timeout=240, tier="advanced", **options)
+    assert body.status_code == 200, body.text
+    told: dict[str, Any] = body.json()
+    assert told["failed_pages"] == []
+    assert told["markdown"].split("\n\n") == [TEXT] * pages
+    return told
+
+
+def pages_read(houses: list[Standin]) -> list[int]:
+    return [house.seen()["pages"] for house in houses]
+
+
+def picture() -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (400, 560), "white").save(sink, "PNG")
+    return sink.getvalue()
+
+
+def test_mineru_reads_a_document_at_tier_standard_with_what_the_servers_say(
+    serving: Serving, houses: list[Standin]
+) -> None:
+    answer = serving.predict(picture(), "page.png", timeout=240, tier="standard")
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert (body["tier"], body["engine"], body["pages"], body["failed_pages"]) == ("standard", "mineru", 1, [])
+    assert body["markdown"].strip() == TEXT
+    for house in houses:
+        assert house.seen()["refused"] == []
+
+
+def test_all_servers_share_the_pages_and_status_tells_of_each(serving: Serving, houses: list[Standin]) -> None:
+    before = pages_read(houses)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: read(serving, 12), range(2)))
+    gained = [after - earlier for after, earlier in zip(pages_read(houses), before, strict=True)]
+    assert sum(gained) == 24
+    assert all(gained[:4])
+    assert gained[4] == 0
+    shown = serving.get("/status")["vlm"]
+    assert [row["url"] for row in shown["endpoints"]] == [house.url for house in houses[:4]]
+    assert all(row["state"] == "up" and row["done"] > 0 and row["has_key"] for row in shown["endpoints"])
+
+
+def test_a_server_that_is_killed_in_mid_run_and_returns_costs_no_page(serving: Serving, houses: list[Standin]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        running_ = [pool.submit(read, serving, 30) for _ in range(2)]
+        wait_until(lambda: endpoints(serving)[houses[3].url]["in_flight"] > 0, 60)
+        houses[3].kill()
+        wait_until(lambda: endpoints(serving)[houses[3].url]["state"] == "down", 60)
+        houses[3].begin()
+        for one in running_:
+            one.result()
+    houses[3].wait()
+
+    def share_again() -> bool:
+        read(serving, 8)
+        return int(houses[3].seen()["pages"]) > 0
+
+    wait_until(share_again, 120)
+
+
+def test_a_killed_router_costs_no_page(serving: Serving, houses: list[Standin]) -> None:
+    before = sum(pages_read(houses))
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read, serving, 30)
+        wait_until(lambda: sum(pages_read(houses)) > before + 3, 60)
+        (router,) = routers(serving)
+        router.kill()
+        reading.result()
+    wait_until(lambda: serving.get("/status")["vlm"]["available"], 60)
+    assert [process.pid for process in routers(serving)] != [router.pid]
+
+
+def test_a_server_is_added_used_drained_and_left_alone(serving: Serving, houses: list[Standin]) -> None:
+    spare = houses[4]
+    address = f"{serving.url}/vlm/endpoints"
+    added = requests.post(address, json={"url": spare.url + "/v1", "api_key": "hush-4"}, timeout=30)
+    assert added.status_code == 200, added.text
+    row = wait_until(lambda: (found := endpoints(serving).get(spare.url)) and found["state"] == "up" and found, 60)
+
+    def used() -> bool:
+        read(serving, 16)
+        return int(spare.seen()["pages"]) > 0
+
+    wait_until(used, 120)
+    assert requests.delete(f"{address}/{row['id']}", timeout=30).status_code == 200
+    wait_until(lambda: spare.url not in endpoints(serving), 60)
+    before = spare.seen()["asked"]
+    read(serving, 16)
+    assert spare.seen()["asked"] == before
+    assert requests.delete(f"{address}/{row['id']}", timeout=30).status_code == 404
+
+
+def test_a_caller_may_name_several_allowed_servers_and_only_those_are_used(
+    serving: Serving, houses: list[Standin]
+) -> None:
+    before = pages_read(houses)
+    named = houses[:2]
+    read(serving, 12, server_url=json.dumps([house.url for house in named]))
+    gained = [after - earlier for after, earlier in zip(pages_read(houses), before, strict=True)]
+    assert sum(gained[:2]) == 12
+    assert gained[2:] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"url": "http://169.254.169.254"}, 403),
+        ({"url": "http://127.0.0.1:1"}, 403),
+        ({"url": "ftp://x"}, 422),
+        ({"url": "http://u:hush@x/"}, 422),
+        ({"key": "hush"}, 400),
+        ([], 400),
+    ],
+)
+def test_what_the_settings_do_not_allow_is_not_added(serving: Serving, body: Any, status: int) -> None:
+    answer = requests.post(f"{serving.url}/vlm/endpoints", json=body, timeout=30)
+    assert answer.status_code == status, answer.text
+    assert "hush" not in answer.text
+    one_of_them = serving.predict(
+        blank_pdf(1), "a.pdf", tier="advanced", server_url=f"{next(iter(endpoints(serving)))},http://127.0.0.1:1"
+    )
+    assert one_of_them.status_code == 403
+
+
+def test_no_key_is_in_a_log_an_answer_or_a_workers_view(serving: Serving) -> None:
+    shown = json.dumps(serving.get("/status")) + json.dumps(serving.get("/vlm/endpoints")) + serving.log.read_text()
+    for process in serving.family():
+        shown += " ".join(process.cmdline())
+    for worker in serving.workers():
+        shown += json.dumps(psutil.Process(worker["pid"]).environ())
+    (router,) = routers(serving)
+    assert "hush" not in shown + json.dumps(router.environ())
+
+
+def test_a_killed_server_leaves_no_router_behind(houses: list[Standin], tmp_path: Path) -> None:
+    serving = start(
+        tmp_path / "data", "--workers", "1", "--engines", ASKER, "--allowed-server-urls", houses[0].url, wait=False
+    )
+    try:
+        (router,) = wait_until(lambda: routers(serving), 120)
+        family = serving.family()
+        assert router in family
+        serving.process.kill()
+        gone(family, 60)
+    finally:
+        serving.process.kill()
+        serving.process.wait()
+
+
+def routers(serving: Serving) -> list[psutil.Process]:
+    found = []
+    for process in serving.family():
+        try:
+            if "docfleet.vlm.main" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from docfleet.addresses import address_id, canonical, from_segment, to_segment
+from docfleet.errors import ConfigurationError, InvalidOption
+from docfleet.options import ParseOptions, parse_options
+from docfleet.settings import Settings, resolve
+from docfleet.vlm.planning import members_of, plan_pool, workers_for
+from tests.unit.test_device_plan import TWO_4090, machine
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("http://Vlm.Example:8000/v1/", "http://vlm.example:8000"),
+        ("http://vlm.example:80", "http://vlm.example"),
+        ("https://vlm.example:443/a/b/v1", "https://vlm.example/a/b"),
+        ("http://[::1]:8001/", "http://[::1]:8001"),
+    ],
+)
+def test_an_address_is_written_in_one_way(written: str, meant: str) -> None:
+    assert canonical(written) == meant
+    assert canonical(meant) == meant
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "vlm.example",
+        "ftp://a/",
+        "http://",
+        "http://u:hush@a/",
+        "http://a/?key=hush",
+        "http://a b/",
+        "http://a:99999",
+    ],
+)
+def test_what_is_no_plain_address_is_refused_and_not_repeated(written: str) -> None:
+    with pytest.raises(ValueError, match="address") as caught:
+        canonical(written)
+    assert "hush" not in str(caught.value)
+
+
+@given(st.sets(st.integers(1, 65535), min_size=1, max_size=20))
+def test_named_servers_survive_a_path_in_whatever_order(ports: set[int]) -> None:
+    urls = [f"http://10.0.0.5:{port}" for port in ports]
+    segment = to_segment(urls)
+    assert segment == to_segment(reversed(urls))
+    assert "/" not in segment
+    assert from_segment(segment) == {canonical(url) for url in urls}
+
+
+@given(st.text(max_size=60))
+def test_a_segment_of_somebody_elses_making_is_refused_or_names_addresses(segment: str) -> None:
+    try:
+        named = from_segment(segment)
+    except ValueError:
+        return
+    assert all(canonical(url) == url for url in named)
+
+
+@pytest.mark.parametrize(
+    "given_", ["http://a:1,http://b:2", ["http://a:1", "http://b:2"], '["http://a:1", "http://b:2"]']
+)
+def test_a_request_names_one_server_or_many(given_: Any) -> None:
+    assert parse_options({"server_url": given_}).server_url == "http://a:1,http://b:2"
+
+
+def test_a_request_does_not_name_hundreds() -> None:
+    with pytest.raises(InvalidOption, match="more than"):
+        parse_options({"server_url": [f"http://a:{port}" for port in range(1, 100)]})
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"VLLM_PORTS": "8001, 8002"}, ["http://127.0.0.1:8001", "http://127.0.0.1:8002"]),
+        ({"VLLM_PORTS": "8001,8002", "USE_MULTI_VLLM": "false"}, ["http://127.0.0.1:8001"]),
+        ({"VLLM_PORTS": "8001,8002", "USE_MULTI_VLLM": "1"}, ["http://127.0.0.1:8001", "http://127.0.0.1:8002"]),
+        ({"VLLM_PORTS": "8001", "DOCFLEET_VLM_ENDPOINTS": "http://x:1"}, ["http://x:1"]),
+        (
+            {"VLLM_PORTS": "8001", "DOCFLEET_VLM_SERVER_URL": "https://gpu/v1"},
+            ["https://gpu", "https://gpu:8001"],
+        ),
+        ({"MINERU_VL_SERVER": "http://gpu:30000"}, ["http://gpu:30000"]),
+        ({}, []),
+    ],
+)
+def test_variables_of_other_programs_are_understood(environ: dict[str, str], expected: list[str]) -> None:
+    settings = resolve({}, environ).settings
+    assert [member.url for member in members_of(settings)] == expected
+
+
+def test_serial_mode_and_workers_come_from_their_variables_and_say_so() -> None:
+    resolved = resolve({}, {"USE_CONCURRENT": "false", "MAX_WORKERS": "3"})
+    assert (resolved.settings.vlm_serial, resolved.settings.workers) == (True, 3)
+    assert resolved.sources["vlm_serial"] == "environment (USE_CONCURRENT)"
+    assert resolve({"workers": "5"}, {"MAX_WORKERS": "3"}).settings.workers == 5
+    assert resolve({}, {"USE_CONCURRENT": "true"}).settings.vlm_serial is False
+
+
+@pytest.mark.parametrize("environ", [{"VLLM_PORTS": "8001,x"}, {"VLLM_PORTS": "0"}, {"USE_CONCURRENT": "perhaps"}])
+def test_a_variable_that_cannot_be_used_is_named(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(environ))):
+        resolve({}, environ)
+
+
+def test_keys_go_to_their_servers_one_each_or_one_for_all_and_are_never_shown() -> None:
+    resolved = resolve({"vlm_endpoints": "http://a,http://b", "vlm_api_keys": "hush-a,hush-b"}, {})
+    assert {member.url: member.key for member in members_of(resolved.settings)} == {
+        "http://a": "hush-a",
+        "http://b": "hush-b",
+    }
+    assert "hush" not in resolved.explain() + repr(resolved) + repr(members_of(resolved.settings))
+    one = resolve({"vlm_endpoints": "http://a,http://b"}, {"MINERU_VL_API_KEY": "hush"})
+    assert {member.key for member in members_of(one.settings)} == {"hush"}
+    with pytest.raises(ConfigurationError, match="2 keys for 3"):
+        members_of(resolve({"vlm_endpoints": "http://a,http://b,http://c", "vlm_api_keys": "x,y"}, {}).settings)
+
+
+@pytest.mark.parametrize("setting", ["vlm_server_url", "vlm_endpoints", "allowed_server_urls"])
+def test_an_address_that_cannot_be_used_stops_the_start_and_is_not_repeated(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match=setting) as caught:
+        plan_pool(resolve({setting: "http://ada:hush@a"}, {}).settings)
+    assert "hush" not in caught.value.message
+
+
+def test_without_any_server_there_is_no_pool() -> None:
+    assert plan_pool(Settings()) is None
+
+
+def test_a_pool_names_its_members_and_what_callers_may_name() -> None:
+    settings = resolve({"vlm_endpoints": "http://a/v1", "allowed_server_urls": "http://b,http://a"}, {}).settings
+    pool = plan_pool(settings)
+    assert pool is not None
+    with pool.gate.listening:
+        assert [member.url for member in pool.members] == ["http://a"]
+        assert pool.allowed == ("http://a", "http://b")
+        assert pool.gate.token not in repr(pool)
+
+
+@pytest.mark.parametrize(
+    ("planned", "servers", "on_cpu", "asked", "expected"),
+    [(2, 4, True, False, 4), (8, 4, True, False, None), (2, 4, False, False, None), (2, 4, True, True, None),
+     (2, 100, True, False, 32), (2, 0, True, False, None)],
+)  # fmt: skip
+def test_workers_follow_the_servers_where_they_only_wait(
+    planned: int, servers: int, on_cpu: bool, asked: bool, expected: int | None
+) -> None:
+    assert workers_for(planned, servers=servers, on_cpu=on_cpu, asked=asked) == expected
+
+
+def test_an_id_is_short_and_the_options_default_to_no_server() -> None:
+    assert len(address_id("http://a")) == 12
+    assert ParseOptions().server_url is None
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "expected"),
+    [(2, 64, 4), (64, 64, 8), (2, 7, 2), (2, 8.5, 3)],
+    ids=["few cores", "many cores", "too little memory for more", "memory for one more"],
+)
+def test_a_machine_without_an_accelerator_gets_a_worker_for_each_server_as_memory_allows(
+    cores: int, gib: float, expected: int
+) -> None:
+    from server import plan_workers
+
+    assert len(plan_workers(machine(cores, gib), Settings(), servers=4).workers) == expected
+    assert len(plan_workers(machine(cores, gib), Settings(workers=1), servers=4).workers) == 1
+
+
+def test_a_machine_with_cards_keeps_a_worker_for_each_card() -> None:
+    from server import plan_workers
+
+    assert len(plan_workers(TWO_4090, Settings(), servers=8).workers) == 2
