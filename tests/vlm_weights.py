@@ -1,50 +1,26 @@
 """Weights for MinerU's tiers standard and advanced, made here: a layout model that sees one paragraph on each page.
 
 The layout graph is written in ONNX's own format (onnx.proto3, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3),
-field by field; text detection comes out of the rapidocr wheel. Table and formula models are empty files: nothing on
-such a page asks for them.
+field by field; the other models are those of `tests.tiny_models`.
 """
 
 from __future__ import annotations
 
 import struct
-from importlib.util import find_spec
 from pathlib import Path
+
+from tests import tiny_models
 
 #: PP-DocLayoutV2's number for a paragraph, its score, the box in pixels of a page at 200 dpi, two keys of the order.
 _PARAGRAPH = (22.0, 0.95, 150.0, 150.0, 1500.0, 500.0, 0.0, 0.0)
 _FLOAT, _INT64 = 1, 7
-_EMPTY = (
-    "OCR/paddleocr/ch_PP-OCRv6_tiny_det_inference.yml",
-    "OCR/paddleocr/ch_PP-OCRv6_small_rec_inference.yml",
-    "OCR/paddleocr/seal_PP-OCRv4_det_infer.onnx",
-    "OCR/paddleocr/seal_PP-OCRv4_det_inference.yml",
-    "MFR/pp_formulanet_plus_m/PP-FormulaNet_plus-M.onnx",
-    "MFR/pp_formulanet_plus_m/PP-FormulaNet_plus-M_inference.yml",
-    "Table/slanet-plus.onnx",
-    "Table/unet.onnx",
-    "Table/PP-LCNet_x1_0_table_cls.onnx",
-)
 
 
 def make_weights(folder: Path) -> Path:
     """Make the folder of models. Return it, for `--models-dir`."""
-    root = folder / "MinerU-4_models_onnx"
-    layout = root / "Layout" / "PP-DocLayoutV2"
-    ocr = root / "OCR" / "paddleocr"
-    for place in (layout, ocr):
-        place.mkdir(parents=True)
+    layout = tiny_models.make(folder) / "Layout" / "PP-DocLayoutV2"
     (layout / "inference.onnx").write_bytes(_layout_model())
     (layout / "inference.yml").write_text("Preprocess:\n- {type: Resize, target_size: [800, 800], interp: 2}\n")
-    spec = find_spec("rapidocr")
-    assert spec is not None
-    assert spec.origin is not None
-    shipped = Path(spec.origin).parent / "models"
-    (ocr / "ch_PP-OCRv6_tiny_det_infer.onnx").symlink_to(shipped / "PP-OCRv6_det_small.onnx")
-    (ocr / "ch_PP-OCRv6_small_rec_infer.onnx").symlink_to(shipped / "PP-OCRv6_rec_small.onnx")
-    for name in _EMPTY:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
     return folder
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from loguru import logger
 
-from docfleet.errors import DocfleetError, ParseFailed, Poisoned, StorageFull, WorkerLost
+from docfleet.errors import DocfleetError, ParseFailed, Poisoned, StorageFull
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import cut
 from docfleet.sharding.deadlines import Deadlines, retry_delay
@@ -84,9 +84,6 @@ class Care:
 
 
 def _not_of_the_document(error: DocfleetError, attempt: int) -> Fault | None:
-    if isinstance(error, WorkerLost):
-        # A process that works for the engine died: as with the worker itself, nobody knows of what.
-        return Fault.PROCESS
     if isinstance(error, StorageFull) and attempt <= MOST_EXCUSED:
         return Fault.NOBODY
     return None

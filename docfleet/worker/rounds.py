@@ -10,8 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 from loguru import logger
 
-from docfleet.errors import Busy, DocfleetError, ParseFailed, StorageFull, StorageUnavailable
+from docfleet.errors import Busy, DocfleetError, ParseFailed, StorageFull, StorageUnavailable, WorkerLost
 from docfleet.files import is_full
+from docfleet.process.groups import leave_with_children
 from docfleet.records import Claim, ProcessIdentity, WorkerState
 from docfleet.store.claims import Claims
 from docfleet.store.reuse import Following, Recycling
@@ -156,6 +157,11 @@ class Rounds:
             return CUT if work is None else steps.predict(work)
         except LeaseLost:
             logger.warning("job {} attempt {}: the lease was lost, work stopped", claim.job_id, claim.attempt)
+        except WorkerLost as exc:
+            # A process that works for the engine died, and as with the worker itself nobody knows of what: the
+            # supervisor judges both, and what is left of the engine's pools goes, too.
+            logger.error("job {} attempt {}: {}; this worker ends", claim.job_id, claim.attempt, exc.message)
+            leave_with_children()
         except DocfleetError as exc:
             self._fail(claim, exc)
         except OSError as exc:
