@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from docfleet.devices import Accelerator, Fitness, Kind, Machine, Plan, PlannedWorker, Probe, detect, plan
 from docfleet.devices.records import GIB
@@ -122,12 +122,16 @@ def _warned(planned: Plan) -> Iterator[str]:
         yield from (f"  {warning}" for warning in said)
 
 
+def _per_device(word: str) -> int | Literal["auto"]:
+    return "auto" if word == "auto" else int(word)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="device_utils.py", description="What this machine can parse documents with.")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     parser.add_argument("--devices", default="auto", help="auto, cpu, or a list such as cuda:0,cuda:1 (default: auto)")
     parser.add_argument("--workers", type=int, help="workers in all")
-    parser.add_argument("--workers-per-device", type=int, help="workers on each device (default: 1)")
+    parser.add_argument("--workers-per-device", type=_per_device, help="workers on each device, or auto (default: 1)")
     parser.add_argument("--tier", default="auto", choices=list(Tier), help="tier that must fit (default: auto)")
     parser.add_argument("--require-accelerator", action="store_true", help="fail if none can be used")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder whose disk is looked at")

@@ -100,6 +100,8 @@ class WorkerSlot:
     device: str
     #: Environment to set before anything heavy is imported.
     environment: dict[str, str] = field(default_factory=dict)
+    #: Cores to bind the process to, as the kernel lists them ("0-31"); empty: to none.
+    cpus: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

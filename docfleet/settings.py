@@ -41,6 +41,11 @@ def _blank(value: Any) -> Any:
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Host = Annotated[str, BeforeValidator(_known_host)]
 Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_blank)]
+PerDevice = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1, le=512)] | None,
+    Field(union_mode="left_to_right"),
+    BeforeValidator(_blank),
+]
 Spares = Annotated[int, Field(ge=0, le=64)]
 Megabytes = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_blank)]
 Folder = Annotated[Path | None, BeforeValidator(_blank)]
@@ -55,7 +60,9 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=1024, le=65535, description="port to listen on")
     devices: str = Field("auto", description="auto, cpu, or a list such as cuda:0,cuda:1")
     workers: Count = Field(None, description="worker processes in all; by default what devices and memory allow")
-    workers_per_device: Count = Field(None, description="worker processes on each accelerator; by default 1")
+    workers_per_device: PerDevice = Field(
+        None, description="worker processes on each accelerator; by default 1; auto: as many as its memory holds"
+    )
     spares: Annotated[Literal["auto"] | Spares, Field(union_mode="left_to_right")] = Field(
         "auto",
         description="processes that wait, loaded, to take over from a worker that dies or is replaced; auto: 1 on CPUs "

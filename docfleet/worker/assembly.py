@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from docfleet import logs
+from docfleet.devices.affinity import bind
 from docfleet.engine.choice import why_not
 from docfleet.engine.fingerprint import fingerprint
 from docfleet.engine.interface import EngineContext
@@ -81,6 +82,7 @@ def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
     heart = Heart(store, seat.enter(number))
     slot = seat.slot(heart.report.slot)
     os.environ.update(slot.environment)
+    bind(slot.cpus)
     heart.start()
     seat.before_loading(heart)
 
