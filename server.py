@@ -18,7 +18,8 @@ import litserve as ls
 from loguru import logger
 
 from docfleet import __version__, logs
-from docfleet.devices import PlannedWorker
+from docfleet.devices import Accelerator, PlannedWorker
+from docfleet.devices.advice import recommendations
 from docfleet.devices.spares import count_spares, spare_slots
 from docfleet.engine.mineru.environment import tuning
 from docfleet.engine.mineru.orders import BEST, FetchOrders
@@ -118,6 +119,7 @@ def run(settings: Settings) -> int:
             slots=workers.slots,
             spares=workers.spares,
             facts=fleet.facts,
+            accelerators=fleet.accelerators,
             fetch=fleet.fetch,
         ),
         grace_seconds=settings.grace_seconds,
@@ -131,8 +133,10 @@ class Fleet:
     """What the main process decided for all others."""
 
     workers: WorkerPlan
-    #: For `/status`: version, devices, model source, warnings.
+    #: For `/status`: version, devices, recommendations, model source, warnings.
     facts: dict[str, Any]
+    #: What is there, used or not.
+    accelerators: tuple[Accelerator, ...] = ()
     #: Weights to fetch while the server runs; None where no hub is used.
     fetch: FetchOrders | None = None
 
@@ -166,6 +170,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         overcommit=settings.overcommit_cpu,
         require_accelerator=settings.require_accelerator,
     )
+    advice = recommendations(machine, planned, plan(machine, devices=settings.devices))
     slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
     spares, reason = count_spares(machine, planned.workers, settings.spares)
     planned = replace(planned, limits=(*planned.limits, reason))
@@ -185,10 +190,12 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     facts = {
         "version": __version__,
         "devices": {"machine": machine.to_json(), "plan": planned.to_json()},
+        "recommendations": advice,
         "model_source": source.to_json(),
         "warnings": [*planned.warnings, *filter(None, [planned.performance_warning])],
     }
-    return Fleet(workers, facts, None if source.offline else fetch_orders(source, slots[0], settings.log_level))
+    fetch = None if source.offline else fetch_orders(source, slots[0], settings.log_level)
+    return Fleet(workers, facts, machine.accelerators, fetch)
 
 
 def fetch_orders(source: ModelSource, slot: WorkerSlot, log_level: str, tier: str = BEST) -> FetchOrders:

@@ -72,6 +72,9 @@ class Settings(BaseModel):
         False, description="run as many CPU workers as asked for, even more than cores: for engines that mostly wait"
     )
     require_accelerator: bool = Field(False, description="refuse to start without an accelerator")
+    sample_seconds: float = Field(
+        5, ge=0.1, le=300, description="seconds between two readings of each device's load, memory, heat and power"
+    )
     data_dir: Path = Field(Path("data"), description="folder of uploads, results and the job database")
     models_dir: Folder = Field(
         None, description="folder of model weights; by default MinerU's own if it holds some, else one in data_dir"

@@ -63,6 +63,39 @@ class Accelerator:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A device at one moment. None: it does not tell."""
+
+    #: "cuda:1", "npu:0", "mps"; "cpu" stands for the cores and main memory.
+    device: str
+    #: Bytes.
+    memory_total: int | None = None
+    memory_free: int | None = None
+    #: Percent.
+    utilisation: float | None = None
+    #: Degrees Celsius.
+    temperature: float | None = None
+    #: Watts.
+    power: float | None = None
+    #: Processes that compute on it, and bytes that each holds, by the numbers that the driver knows them by.
+    holders: tuple[tuple[int, int | None], ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, without the processes."""
+        used = None
+        if self.memory_total is not None and self.memory_free is not None:
+            used = self.memory_total - self.memory_free
+        return {
+            "memory_total": self.memory_total,
+            "memory_free": self.memory_free,
+            "memory_used": used,
+            "utilisation": self.utilisation,
+            "temperature": self.temperature,
+            "power": self.power,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cpu:
     """Cores, and what narrows them."""
 

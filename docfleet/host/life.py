@@ -17,6 +17,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from docfleet import logs
+from docfleet.devices.gauges import Gauges
+from docfleet.devices.records import Accelerator
+from docfleet.devices.sampling import probes_for
 from docfleet.engine.mineru.orders import FetchOrders
 from docfleet.files import DataFolder
 from docfleet.intake.accept import Intake
@@ -72,6 +75,8 @@ class ApiLife:
     facts: Mapping[str, Any]
     #: Slots of the processes that wait to take over.
     spares: tuple[WorkerSlot, ...] = ()
+    #: Accelerators that are there, used or not.
+    accelerators: tuple[Accelerator, ...] = ()
     #: When the main process began: an API process that is started again belongs to the same server.
     begun: float = field(default_factory=time.time)
     #: Weights to fetch beside the running server; None where nothing is to be fetched.
@@ -95,7 +100,10 @@ class ApiLife:
             feed = ProgressFeed(ending.enter_context(closing(open_store(self.folder.database))))
             watch = JobWatch(store)
             facts = dict(self.facts)
-            doors = self._doors(store, inspector, watch, feed, facts)
+            seconds = self.settings.sample_seconds
+            gauges = Gauges(probes_for(self.accelerators, seconds), interval=seconds)
+            ending.callback(gauges.stop)
+            doors = self._doors(store, inspector, watch, feed, facts, gauges)
             ending.push_async_callback(doors.admission.write)
 
             def release() -> None:
@@ -104,7 +112,7 @@ class ApiLife:
 
             self._release_at_signal(release)
             app.include_router(create_doors(doors))
-            chores = self._chores(store)
+            chores = [*self._chores(store), Chore("gauges", gauges.look, seconds)]
             if self.fetch is not None:
                 fetcher = Fetcher(self.fetch.start, partial(show_fetching, facts, self.fetch.models_dir))
                 ending.callback(fetcher.stop)
@@ -116,7 +124,13 @@ class ApiLife:
             yield
 
     def _doors(
-        self, store: SqliteStore, inspector: Inspector, watch: JobWatch, feed: ProgressFeed, facts: Mapping[str, Any]
+        self,
+        store: SqliteStore,
+        inspector: Inspector,
+        watch: JobWatch,
+        feed: ProgressFeed,
+        facts: Mapping[str, Any],
+        gauges: Gauges,
     ) -> Doors:
         settings = self.settings
         limits = Limits(pages=settings.max_backlog_pages, jobs=settings.max_backlog_jobs)
@@ -137,6 +151,7 @@ class ApiLife:
             plan=self.slots,
             spares=self.spares,
             facts=facts,
+            gauges=gauges,
             started_at=time.time(),
             stale_seconds=settings.stale_seconds,
         )

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from starlette.requests import Request
 
+from docfleet.devices.gauges import Gauges
 from docfleet.files import DataFolder
 from docfleet.intake.accept import AwaitsRoom
 from docfleet.intake.spool import Upload
@@ -67,8 +68,10 @@ class Doors:
     plan: tuple[WorkerSlot, ...]
     #: Slots of processes that are given no work before they have taken over from a worker.
     spares: tuple[WorkerSlot, ...] = ()
-    #: For `/status`, read at each request: version, devices, model_source, warnings.
+    #: For `/status`, read at each request: version, devices, recommendations, model_source, warnings.
     facts: Mapping[str, Any]
+    #: Readings of the devices; None: nobody reads them.
+    gauges: Gauges | None = None
     #: When the server started, seconds since the epoch.
     started_at: float
     #: A worker that was silent for so many seconds does not count as ready.

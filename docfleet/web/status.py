@@ -14,6 +14,8 @@ from docfleet.records import Shard, WorkerReport, WorkerState
 from docfleet.store.interface import Totals
 from docfleet.web.answers import json_of
 from docfleet.web.doors import Doors
+from docfleet.web.gpu import devices as gauge_views
+from docfleet.web.gpu import recommendations
 from docfleet.web.readiness import Standing, standings
 from docfleet.web.schemas import QueueView, SpareView, StatusView, TotalsView, WorkerView
 
@@ -39,6 +41,8 @@ class Status:
             version=str(doors.facts.get("version", __version__)),
             uptime=round(time.time() - doors.started_at, 3),
             devices=doors.facts.get("devices", []),
+            gauges=gauge_views(doors),
+            recommendations=recommendations(doors),
             model_source=doors.facts.get("model_source"),
             workers=[_worker(one, jobs) for one in standings(doors, reports)],
             spares=_spares(doors, reports),

@@ -61,7 +61,7 @@ ATLAS_800 = "\n".join(
         "| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|",
         "| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |",
         *(
-            f"| {chip}     910B3               | OK            | 95.{chip}        3{chip}                0    / 0         |\n"
+            f"| {chip}     910B3               | OK            | 95.{chip}        3{chip}            0    / 0      |\n"
             f"| 0                         | 0000:{bus}:00.0  | 0           0    / 0          3342 / 65536         |"
             for chip, bus in enumerate(("C1", "C2", "81", "82", "01", "02", "41", "42"))
         ),

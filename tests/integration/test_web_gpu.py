@@ -1,0 +1,86 @@
+"""`GET /api/gpu-status`, and what of it stands in `/status`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from docfleet.devices import Accelerator, Cpu, Kind, Machine, Memory, Probe, plan
+from docfleet.devices.advice import recommendations
+from docfleet.devices.gauges import Gauges
+from docfleet.devices.records import GIB, Reading
+from tests.integration.web_house import open_house
+
+
+class Told:
+    """A probe that says what it is told."""
+
+    failure = "npu-smi ended with status 1; asked again in 10 s"
+
+    def __init__(self, *readings: Reading) -> None:
+        self._readings = list(readings)
+
+    def take(self) -> list[Reading]:
+        return self._readings
+
+    def stop(self) -> None:
+        pass
+
+
+CARD = Accelerator(kind=Kind.CUDA, index=0, name="NVIDIA L4", pin="0", uuid="GPU-0", memory_total=24 * GIB)
+MACHINE = Machine(
+    cpu=Cpu(logical=8, affinity=8, name="EPYC"),
+    memory=Memory(total=64 * GIB, available=60 * GIB),
+    accelerators=(CARD,),
+    probes=(Probe(kind=Kind.CUDA, found=1), Probe(kind=Kind.MPS, found=0, reason="this is not macOS")),
+)
+
+
+def facts(machine: Machine, **wishes: Any) -> dict[str, Any]:
+    planned = plan(machine, **wishes)
+    found = {"machine": machine.to_json(), "plan": planned.to_json()}
+    return {"devices": found, "recommendations": recommendations(machine, planned, plan(machine))}
+
+
+def test_the_devices_their_load_and_what_to_make_of_them_are_told(tmp_path: Path) -> None:
+    gauges = Gauges(
+        [Told(Reading(device="cuda:0", memory_total=24 * GIB, memory_free=6 * GIB, utilisation=83, power=61.5))],
+        interval=5,
+    )
+    gauges.look()
+    gauges.look()
+    planned = plan(MACHINE, workers_per_device=2)
+    changes = {"facts": facts(MACHINE, workers_per_device=2), "gauges": gauges, "plan": planned.slots()}
+    with open_house(tmp_path, **changes) as house:
+        answer = house.get("/api/gpu-status").json()
+        status = house.get("/status").json()
+        past = house.get("/api/gpu-status?history=60").json()["history"]
+        assert house.get("/api/gpu-status?history=99999").status_code == 400
+    assert answer["success"] is True
+    card, cores = answer["gpu_status"]["devices"]
+    assert (card["device"], card["name"], card["workers"]) == ("cuda:0", "NVIDIA L4", [0, 1])
+    assert card["now"]["memory_used"] == 18 * GIB
+    assert (card["now"]["utilisation"], card["now"]["power"], card["now"]["temperature"]) == (83, 61.5, None)
+    assert (cores["device"], cores["name"], cores["workers"], cores["now"]) == ("cpu", "EPYC", [], None)
+    assert answer["gpu_status"]["accelerated"] is True
+    assert answer["gpu_status"]["not_found"] == {"mps": "this is not macOS"}
+    assert answer["gpu_status"]["failures"] == [Told.failure]
+    advice = answer["recommendations"]
+    assert (advice["max_concurrent"], advice["workers"], advice["performance_warning"]) == (1, 2, False)
+    assert advice["seconds_per_page"]["basic"]["measured"] is False
+    assert "history" not in answer or answer["history"] is None
+    assert [one["utilisation"] for one in past] == [83, 83]
+    assert status["gauges"] == answer["gpu_status"]["devices"]
+    assert status["recommendations"] == advice
+
+
+def test_a_machine_without_an_accelerator_is_told_as_one_with_the_reason(tmp_path: Path) -> None:
+    probe = Probe(kind=Kind.CUDA, found=0, reason="no NVIDIA driver is installed")
+    plain = Machine(cpu=MACHINE.cpu, memory=MACHINE.memory, probes=(probe,))
+    with open_house(tmp_path, facts=facts(plain), plan=plan(plain).slots()) as house:
+        answer = house.get("/api/gpu-status").json()
+    assert answer["gpu_status"]["accelerated"] is False
+    advice = answer["recommendations"]
+    assert (advice["max_concurrent"], advice["performance_warning"], advice["fitness"]) == (8, True, "degraded")
+    assert "no NVIDIA driver is installed" in advice["message"]
+    assert advice["seconds_per_page"]["flash"] == {"one_worker": 0.15, "all_workers": 0.019, "measured": True}
