@@ -73,6 +73,8 @@ class WorkerState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     BUSY = "busy"
+    #: It takes no new work while memory is short; the detail says which.
+    RESTING = "resting"
     #: Its engine did not load, or its process died over it; it is tried again, later each time.
     FAILED = "failed"
     #: It leaves, with no work in hand, so that a fresh process takes its slot.

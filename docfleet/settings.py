@@ -75,6 +75,14 @@ class Settings(BaseModel):
     sample_seconds: float = Field(
         5, ge=0.1, le=300, description="seconds between two readings of each device's load, memory, heat and power"
     )
+    rest_below_device_mb: int = Field(
+        512,
+        ge=0,
+        description="MB of an accelerator's memory; with less free its workers take no new work; 0: never mind",
+    )
+    rest_below_memory_mb: int = Field(
+        128, ge=0, description="the same of main memory, for workers on the CPU, the last of which goes on all the same"
+    )
     data_dir: Path = Field(Path("data"), description="folder of uploads, results and the job database")
     models_dir: Folder = Field(
         None, description="folder of model weights; by default MinerU's own if it holds some, else one in data_dir"

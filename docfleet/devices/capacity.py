@@ -20,6 +20,8 @@ MAX_THREADS = 16
 
 #: With one of these a worker runs tiers standard and advanced by itself.
 _VLM_ENGINES = {"vllm", "lmdeploy", "mineru-llama-cpp"}
+#: These take their share of the whole card, whoever else is on it: two do not fit.
+_GREEDY_ENGINES = {"vllm", "lmdeploy"}
 
 #: A number for each device, or as many as fit; None is one.
 PerDevice = Literal["auto"] | int | None
@@ -102,11 +104,14 @@ def _found_by_itself(machine: Machine, devices: list[Accelerator], capacity: Cap
     rounds = {}
     for device in devices:
         cores = max(1, int(machine.cpu.cores / len(devices)))
-        fits = 1 if device.kind is Kind.MPS else fitting(device, tier)
+        greedy = _GREEDY_ENGINES & machine.versions.keys() and tier not in (Tier.FLASH, Tier.BASIC)
+        fits = 1 if device.kind is Kind.MPS or greedy else fitting(device, tier)
         rounds[device.device] = min(fits, cores)
         why = f"{NEEDS[tier].device_gb} GB each, an estimate, in {MARGIN:.0%} of what is free; {MOST_AUTO} at most"
         if device.kind is Kind.MPS:
             why = "it runs one program at a time"
+        elif greedy:
+            why = "the VLM in each would take its share of the whole card; serve one and set vlm_server_url for more"
         elif cores < fits:
             why = f"{fits} would fit, and {cores} core(s) are there to feed them"
         capacity.limits.append(f"{device.device}: {rounds[device.device]} worker(s) for tier {tier} ({why}).")

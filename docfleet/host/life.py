@@ -38,6 +38,7 @@ from docfleet.supervisor.cancelled import Revoker
 from docfleet.supervisor.fetcher import Fetcher
 from docfleet.supervisor.leases import LeaseKeeper
 from docfleet.supervisor.limits import Limits as LeaseLimits
+from docfleet.supervisor.memory import Marks, MemoryWatch
 from docfleet.supervisor.pages import PageKeeper
 from docfleet.supervisor.sizes import keep_within
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
@@ -58,6 +59,7 @@ _FETCH_INTERVAL = 1.0
 _RETENTION_INTERVAL = 60.0
 _SIZE_INTERVAL = 5.0
 _PAGES_INTERVAL = 5.0
+_MEMORY_INTERVAL = 1.0
 #: Seconds that a thread may keep the interpreter while another wants it.
 _SWITCH_SECONDS = 0.0005
 #: Seconds before the end of the grace time at which requests that still wait are told where their job is.
@@ -113,6 +115,12 @@ class ApiLife:
             self._release_at_signal(release)
             app.include_router(create_doors(doors))
             chores = [*self._chores(store), Chore("gauges", gauges.look, seconds)]
+            megabyte = 1024 * 1024
+            marks = Marks(
+                device=self.settings.rest_below_device_mb * megabyte, host=self.settings.rest_below_memory_mb * megabyte
+            )
+            memory = MemoryWatch(store, self.slots, gauges, marks)
+            chores.append(Chore("memory", memory.look, min(seconds, _MEMORY_INTERVAL)))
             if self.fetch is not None:
                 fetcher = Fetcher(self.fetch.start, partial(show_fetching, facts, self.fetch.models_dir))
                 ending.callback(fetcher.stop)

@@ -55,12 +55,31 @@ class Recommendations(_Out):
 
     max_concurrent: int = Field(description="documents or shards at once that the machine carries")
     workers: int = Field(description="workers that there are")
+    in_force: int | None = Field(description="cap that was set at /api/max-concurrent; null: the workers are the limit")
     performance_warning: bool = Field(description="true: no accelerator is used")
     message: Text | None = Field(default=None, description="the warning in words, with the reason")
     fitness: str = Field(default="fit", description="fit, degraded (it works slowly) or unfit")
     seconds_per_page: dict[str, Expectation] = Field(default={}, description="by tier, what can be expected")
     limits: list[Text] = Field(default=[], description="why there are not more workers")
     warnings: list[Text] = Field(default=[])
+
+
+class Concurrency(_Out):
+    """What is wanted."""
+
+    max_concurrent: int | None = Field(
+        ge=0,
+        le=512,
+        strict=True,
+        description="pieces of work that all workers hold at once, at most; null: one each; 0: nothing new is taken up",
+    )
+
+
+class ConcurrencyView(_Out):
+    """How much is done at once."""
+
+    max_concurrent: int | None = Field(description="the cap; null: there is none")
+    workers: int = Field(description="workers that there are; each holds one piece of work")
 
 
 class GpuAnswer(_Out):

@@ -16,6 +16,7 @@ from docfleet.records import Job, Shard, WorkerSlot
 from docfleet.store.admission import Terms
 from docfleet.store.interface import Jobs
 from docfleet.store.poison import Poison
+from docfleet.store.pressure import Pressure
 from docfleet.web.admission import Admission
 from docfleet.web.feed import ProgressFeed
 from docfleet.web.waiting import JobWatch
@@ -36,8 +37,8 @@ class Accepts(Protocol):
         ...
 
 
-class DoorStore(Jobs, Poison, Protocol):
-    """What the doors ask of a store: the roles `Jobs` and `Poison`, and for `/status` a look at who holds what."""
+class DoorStore(Jobs, Poison, Pressure, Protocol):
+    """What the doors ask of a store: three roles, and for `/status` a look at who holds what."""
 
     def leases(self) -> list[Shard]:
         """Return every shard that a worker holds."""

@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from docfleet.web.admission import wait_parameter
-from docfleet.web.device_schemas import GpuAnswer
+from docfleet.web.device_schemas import ConcurrencyView, GpuAnswer
 from docfleet.web.doors import Doors
 from docfleet.web.entering import key_parameter
 from docfleet.web.events import EventDoor
 from docfleet.web.forms import predict_request
-from docfleet.web.gpu import GpuDoor
+from docfleet.web.gpu import ConcurrencyDoor, GpuDoor
 from docfleet.web.jobs import JobDoors
 from docfleet.web.overview import Overview
 from docfleet.web.poison import PoisonDoors
@@ -93,7 +93,7 @@ def create_doors(doors: Doors) -> APIRouter:
     _add_control(router, jobs, EventDoor(doors))
     _add_files(router, jobs)
     _add_server(router, Probes(doors), Status(doors))
-    _add_devices(router, GpuDoor(doors))
+    _add_devices(router, GpuDoor(doors), ConcurrencyDoor(doors))
     _add_poison(router, PoisonDoors(doors))
     return router
 
@@ -204,7 +204,7 @@ def _add_server(router: APIRouter, probes: Probes, status: Status) -> None:
     )
 
 
-def _add_devices(router: APIRouter, gpu: GpuDoor) -> None:
+def _add_devices(router: APIRouter, gpu: GpuDoor, concurrency: ConcurrencyDoor) -> None:
     router.add_api_route(
         "/api/gpu-status",
         gpu.show,
@@ -216,6 +216,18 @@ def _add_devices(router: APIRouter, gpu: GpuDoor) -> None:
             **_errors({"4XX": "A parameter cannot be used."}),
         },
     )
+    for method, endpoint in (("GET", concurrency.show), ("PUT", concurrency.change)):
+        router.add_api_route(
+            "/api/max-concurrent",
+            endpoint,
+            methods=[method],
+            summary="How much is done at once" if method == "GET" else "Change how much is done at once",
+            tags=["server"],
+            responses={
+                200: _of(ConcurrencyView, "What is in force."),
+                **_errors({"4XX": "The request cannot be understood."}),
+            },
+        )
 
 
 def _add_poison(router: APIRouter, poison: PoisonDoors) -> None:

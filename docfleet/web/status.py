@@ -30,11 +30,13 @@ class Status:
         """Return devices, workers and what each does, the queue, totals, speed and warnings."""
         return json_of(self._view(*await run_sync(self._read)))
 
-    def _read(self) -> tuple[Totals, list[WorkerReport], list[Shard]]:
+    def _read(self) -> tuple[Totals, list[WorkerReport], list[Shard], int | None]:
         store = self._doors.store
-        return store.totals(), store.workers(), store.leases()
+        return store.totals(), store.workers(), store.leases(), store.max_concurrent()
 
-    def _view(self, totals: Totals, reports: Sequence[WorkerReport], leases: Sequence[Shard]) -> StatusView:
+    def _view(
+        self, totals: Totals, reports: Sequence[WorkerReport], leases: Sequence[Shard], cap: int | None
+    ) -> StatusView:
         doors = self._doors
         jobs = {shard.id: shard.job_id for shard in leases}
         return StatusView(
@@ -42,7 +44,7 @@ class Status:
             uptime=round(time.time() - doors.started_at, 3),
             devices=doors.facts.get("devices", []),
             gauges=gauge_views(doors),
-            recommendations=recommendations(doors),
+            recommendations=recommendations(doors, cap),
             model_source=doors.facts.get("model_source"),
             workers=[_worker(one, jobs) for one in standings(doors, reports)],
             spares=_spares(doors, reports),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
+
+import pytest
+import requests
 
 from docfleet.devices import Accelerator, Cpu, Kind, Machine, Memory, Probe, plan
 from docfleet.devices.advice import recommendations
 from docfleet.devices.gauges import Gauges
 from docfleet.devices.records import GIB, Reading
-from tests.integration.web_house import open_house
+from tests.integration.web_house import PDF, open_house
 
 
 class Told:
@@ -84,3 +88,33 @@ def test_a_machine_without_an_accelerator_is_told_as_one_with_the_reason(tmp_pat
     assert (advice["max_concurrent"], advice["performance_warning"], advice["fitness"]) == (8, True, "degraded")
     assert "no NVIDIA driver is installed" in advice["message"]
     assert advice["seconds_per_page"]["flash"] == {"one_worker": 0.15, "all_workers": 0.019, "measured": True}
+
+
+def test_how_much_is_done_at_once_can_be_changed_while_running(tmp_path: Path) -> None:
+    with open_house(tmp_path, facts=facts(MACHINE)) as house:
+        assert house.get("/api/max-concurrent").json() == {"max_concurrent": None, "workers": 1}
+        address = f"{house.url}/api/max-concurrent"
+        assert requests.put(address, json={"max_concurrent": 0}, timeout=30).json()["max_concurrent"] == 0
+        sent = requests.post(f"{house.url}/jobs?filename=a.pdf", data=PDF, timeout=30)
+        assert sent.status_code == 202
+        job = sent.json()["job_id"]
+        assert house.get("/status").json()["recommendations"]["in_force"] == 0
+        assert house.get("/api/gpu-status").json()["recommendations"]["in_force"] == 0
+        assert house.get(f"/jobs/{job}").json()["state"] == "queued", "it is accepted, and waits"
+        assert requests.put(address, json={"max_concurrent": None}, timeout=30).json()["max_concurrent"] is None
+        house.get(f"/jobs/{job}/result?wait=30")
+        deadline = time.monotonic() + 30
+        while house.get(f"/jobs/{job}").json()["state"] != "completed":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "body", [{"max_concurrent": -1}, {"max_concurrent": "3"}, {}, {"max_concurrent": 1, "x": 2}, 7]
+)
+def test_a_number_that_means_nothing_changes_nothing(tmp_path: Path, body: Any) -> None:
+    with open_house(tmp_path, facts=facts(MACHINE)) as house:
+        refused = requests.put(f"{house.url}/api/max-concurrent", json=body, timeout=30)
+        assert refused.status_code in (400, 422)
+        assert refused.json()["error"]["code"] in ("invalid_request", "invalid_option")
+        assert house.get("/api/max-concurrent").json()["max_concurrent"] is None

