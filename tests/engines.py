@@ -157,6 +157,19 @@ def _step(request: ParseRequest) -> int:
     return int(found[1]) if found else 1
 
 
+class TellingEngine(FaultyEngine):
+    """Writes what its process was given into the data folder: `given-<number>.json`."""
+
+    name: ClassVar[str] = "telling"
+
+    def load(self, context: EngineContext) -> None:
+        given = {"environment": dict(os.environ), "device": context.device, "threads": context.threads}
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        data, number = context.scratch.parents[1], context.scratch.name
+        (data / f"given-{number}.json").write_text(json.dumps({**given, "cores": cores, "pid": os.getpid()}))
+        super().load(context)
+
+
 class FragileEngine(FaultyEngine):
     """Its process dies in `load` if the data folder holds `die-<number>` for it, of the signal that the file names."""
 

@@ -13,6 +13,7 @@ from docfleet.devices import Accelerator, Cpu, Kind, Machine, Memory, Probe, pla
 from docfleet.devices.advice import recommendations
 from docfleet.devices.gauges import Gauges
 from docfleet.devices.records import GIB, Reading
+from docfleet.records import WorkerState
 from tests.integration.web_house import PDF, open_house
 
 
@@ -118,3 +119,14 @@ def test_a_number_that_means_nothing_changes_nothing(tmp_path: Path, body: Any) 
         assert refused.status_code in (400, 422)
         assert refused.json()["error"]["code"] in ("invalid_request", "invalid_option")
         assert house.get("/api/max-concurrent").json()["max_concurrent"] is None
+
+
+def test_workers_that_rest_are_shown_with_the_reason_and_documents_are_taken_all_the_same(tmp_path: Path) -> None:
+    with open_house(tmp_path, facts=facts(MACHINE)) as house:
+        house.worker.claiming.clear()
+        house.worker.announce(WorkerState.RESTING, "less than 512 MB of the memory of cuda:0 are free")
+        ready = house.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["workers"]["0"] == "resting: less than 512 MB of the memory of cuda:0 are free"
+        assert house.get("/status").json()["workers"][0]["state"] == "resting"
+        assert requests.post(f"{house.url}/jobs?filename=a.pdf", data=PDF, timeout=30).status_code == 202
