@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from docfleet.engine.interface import ParseRequest
 from docfleet.engine.memory import is_out_of_memory
+from docfleet.engine.mineru.analysis import window_starts
 from docfleet.errors import OutOfDeviceMemory, ParseFailed, from_record
+from docfleet.options import ParseOptions
 from docfleet.worker.frugality import GOOD_SHARDS, SMALLEST, Frugality
 
 
@@ -118,3 +123,26 @@ def test_any_other_failure_goes_through_at_once() -> None:
     with pytest.raises(KeyError):
         frugality.perform(attempt, lambda: None)
     assert calls == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("share", "starts"),
+    [(1.0, {0, 16, 32}), (0.5, {0, 8, 16, 24, 32}), (0.125, set(range(0, 40, 2))), (0.001, set(range(40)))],
+)
+def test_mineru_reads_smaller_windows_that_end_where_the_usual_ones_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, share: float, starts: set[int]
+) -> None:
+    monkeypatch.setenv("MINERU_PROCESSING_WINDOW_SIZE", "16")
+    request = ParseRequest(
+        source=tmp_path / "source.pdf",
+        suffix="pdf",
+        filename="paper.pdf",
+        pages=40,
+        first_page=0,
+        last_page=39,
+        options=ParseOptions(),
+        memory_share=share,
+    )
+    assert window_starts(request) == starts
+    usual = window_starts(replace(request, memory_share=1.0))
+    assert usual <= window_starts(request), "a shard that begins at a usual window begins at one of these"
