@@ -59,7 +59,7 @@ def fill(
         number = per_device if isinstance(per_device, int) else None
         asked = number if workers is None else workers - len(capacity.places)
         capacity.places += _on_cpu(machine, capacity, asked, None if overcommit else max_cpu_workers)
-    _fit_memory(machine, capacity, tier, asked=workers is not None or per_device is not None)
+    _fit_memory(machine, capacity, tier, asked=workers is not None or isinstance(per_device, int))
     for target in targets:
         if target not in capacity.places:
             name = "cpu" if target is None else target.device

@@ -142,6 +142,13 @@ def test_what_others_hold_of_a_card_and_too_few_cores_make_fewer() -> None:
     assert any("1 core(s) are there to feed them" in limit for limit in fed.limits)
 
 
+def test_main_memory_bounds_what_is_found_by_itself_and_nobody_asked_for_more() -> None:
+    planned = plan(replace(TWO_4090, memory=Memory(total=16 * GIB, available=10 * GIB)), workers_per_device="auto")
+    assert devices_of(planned) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert any(limit.startswith("Memory:") for limit in planned.limits)
+    assert not any("asked for" in warning for warning in planned.warnings)
+
+
 def test_a_device_that_does_not_tell_its_memory_and_a_mac_get_one() -> None:
     silent = Accelerator(kind=Kind.CUDA, index=0, name="NVIDIA GB10", pin="0")
     assert fitting(silent, Tier.BASIC) == 1
