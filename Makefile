@@ -8,7 +8,7 @@ UV := $(BIN)/uv
 INSTALL := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip install --quiet --require-hashes --no-deps
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: setup setup-dev demo serve test chaos check format bench lock clean
+.PHONY: setup setup-dev demo serve test chaos gpu-check check format bench lock clean
 
 setup: $(VENV)/.default            ## what the server needs
 setup-dev: $(VENV)/.dev            ## and what its tests need
@@ -38,6 +38,9 @@ test: setup-dev                    ## the whole suite
 
 chaos: setup-dev                   ## the storm of SIGKILLs in full: 100 kills, 60 documents and more
 	@DOCFLEET_STORM=full $(BIN)/python -m pytest tests/e2e/test_chaos.py -s
+
+gpu-check: setup-dev               ## all that only a machine with an NVIDIA card can show; writes docs/gpu-evidence.md
+	@$(BIN)/python -m benchmarks.gpu_check
 
 check: setup-dev                   ## format, lint, types, import contracts, hygiene
 	@$(BIN)/ruff format --check .

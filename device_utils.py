@@ -1,22 +1,28 @@
 """The devices of this machine: what is here, what would be used, and why not more.
 
-    python device_utils.py [--json] [--devices cuda:0,cpu] [--workers-per-device 2] ...
+    python device_utils.py [--json] [--devices cuda:0,cpu] [--workers-per-device 2|auto] ...
 
 Ends with status 0 if the machine is fit, 1 if it works slowly (no accelerator, scarce memory), 2 if it is unfit or the
-options cannot be met. From Python: `plan(detect())`.
+options cannot be met. From Python: `plan(detect())`. A running server tells the same at `GET /api/gpu-status`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from loguru import logger
+
+from _config_endpoint import ModelSource, missing_weights, resolve_model_source
 from docfleet.devices import Accelerator, Fitness, Kind, Machine, Plan, PlannedWorker, Probe, detect, plan
+from docfleet.devices.advice import recommendations
 from docfleet.devices.records import GIB
 from docfleet.errors import ConfigurationError
 from docfleet.options import Tier
@@ -29,11 +35,13 @@ __all__ = [
     "Plan",
     "PlannedWorker",
     "Probe",
+    "Report",
     "describe",
     "detect",
     "free_disk",
     "main",
     "plan",
+    "report",
 ]
 
 _STATUS = {Fitness.FIT: 0, Fitness.DEGRADED: 1, Fitness.UNFIT: 2}
@@ -47,25 +55,57 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def facts(machine: Machine, planned: Plan, data_dir: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that the command tells."""
+
+    machine: Machine
+    planned: Plan
+    #: `docfleet.devices.advice.recommendations`.
+    advice: dict[str, Any]
+    #: Where models would come from.
+    source: ModelSource
+    data_dir: Path
+
+
+def report(machine: Machine, planned: Plan, recommended: Plan, data_dir: Path) -> Report:
+    """Look for the models too; takes three seconds where a hub hangs."""
+    # Told in the report itself, not in the log.
+    logger.disable("_config_endpoint")
+    source = resolve_model_source(os.environ, home=data_dir / "mineru")
+    advice = recommendations(machine, planned, recommended)
+    return Report(machine=machine, planned=planned, advice=advice, source=source, data_dir=data_dir)
+
+
+def facts(told: Report) -> dict[str, Any]:
     """Return what `--json` prints."""
+    machine, planned, data_dir = told.machine, told.planned, told.data_dir
     return {
         "machine": machine.to_json(),
-        "plan": planned.to_json(),
+        "plan": planned.to_json() | {"recommended_concurrency": told.advice["max_concurrent"]},
+        "recommendations": told.advice,
+        "model_source": told.source.to_json(),
         "free_disk": {"folder": str(data_dir), "bytes": free_disk(data_dir)},
         "exit_status": _STATUS[planned.fitness],
     }
 
 
-def describe(machine: Machine, planned: Plan, data_dir: Path) -> str:
+def describe(told: Report) -> str:
     """Return the same facts for people, in lines that fit a terminal where their texts allow."""
+    machine, planned = told.machine, told.planned
     return "\n".join(
         [
             "Found",
-            *_found(machine, data_dir),
+            *_found(machine, told.data_dir),
             "",
-            f"Will be used: {len(planned.workers)} worker(s)",
+            f"Will be used: {len(planned.workers)} worker(s); recommended: {told.advice['max_concurrent']}",
             *_used(planned),
+            "",
+            "To be expected, in seconds a page: one worker / all of them",
+            *_expected(told.advice),
+            "",
+            "Models",
+            *_models(told.source),
             "",
             "Why not more",
             *(f"  {line}" for line in planned.limits),
@@ -114,6 +154,21 @@ def _used(planned: Plan) -> Iterator[str]:
         )
 
 
+def _expected(advice: dict[str, Any]) -> Iterator[str]:
+    for tier, seconds in advice["seconds_per_page"].items():
+        estimate = "" if seconds["measured"] else "  (an estimate)"
+        yield f"  {tier:<9} {seconds['one_worker']:>6g} / {seconds['all_workers']:g}{estimate}"
+
+
+def _models(source: ModelSource) -> Iterator[str]:
+    yield f"  source    {source.name.value}: {source.reason}"
+    for probe in source.probes:
+        reached = "reachable" if probe.reachable else f"not reachable: {probe.detail}"
+        yield f"  {probe.source.value:<11} {probe.url} {reached}"
+    missing = missing_weights(source.models_dir)
+    yield f"  weights   {missing or f'in {source.models_dir}'}"
+
+
 def _warned(planned: Plan) -> Iterator[str]:
     said = [*([planned.performance_warning] if planned.performance_warning else []), *planned.warnings]
     if said:
@@ -122,12 +177,16 @@ def _warned(planned: Plan) -> Iterator[str]:
         yield from (f"  {warning}" for warning in said)
 
 
+def _per_device(word: str) -> int | Literal["auto"]:
+    return "auto" if word == "auto" else int(word)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="device_utils.py", description="What this machine can parse documents with.")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     parser.add_argument("--devices", default="auto", help="auto, cpu, or a list such as cuda:0,cuda:1 (default: auto)")
     parser.add_argument("--workers", type=int, help="workers in all")
-    parser.add_argument("--workers-per-device", type=int, help="workers on each device (default: 1)")
+    parser.add_argument("--workers-per-device", type=_per_device, help="workers on each device, or auto (default: 1)")
     parser.add_argument("--tier", default="auto", choices=list(Tier), help="tier that must fit (default: auto)")
     parser.add_argument("--require-accelerator", action="store_true", help="fail if none can be used")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder whose disk is looked at")
@@ -139,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     machine = detect()
     try:
+        recommended = plan(machine, devices=options.devices, tier=options.tier)
         planned = plan(
             machine,
             devices=options.devices,
@@ -147,16 +207,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tier=options.tier,
             require_accelerator=options.require_accelerator,
         )
+        told = report(machine, planned, recommended, options.data_dir)
     except ConfigurationError as exc:
         if options.json:
             print(json.dumps({"machine": machine.to_json(), "error": exc.record(), "exit_status": 2}, indent=2))
         else:
             print(exc.message, file=sys.stderr)
         return _STATUS[Fitness.UNFIT]
-    if options.json:
-        print(json.dumps(facts(machine, planned, options.data_dir), indent=2))
-    else:
-        print(describe(machine, planned, options.data_dir))
+    print(json.dumps(facts(told), indent=2) if options.json else describe(told))
     return _STATUS[planned.fitness]
 
 

@@ -18,7 +18,8 @@ import litserve as ls
 from loguru import logger
 
 from docfleet import __version__, aliases, logs
-from docfleet.devices import Machine, Plan, PlannedWorker
+from docfleet.devices import Accelerator, Machine, Plan, PlannedWorker
+from docfleet.devices.advice import recommendations
 from docfleet.devices.spares import count_spares, spare_slots
 from docfleet.engine.mineru.environment import tuning
 from docfleet.engine.mineru.orders import BEST, FetchOrders
@@ -119,6 +120,7 @@ def run(settings: Settings) -> int:
             slots=workers.slots,
             spares=workers.spares,
             facts=fleet.facts,
+            accelerators=fleet.accelerators,
             fetch=fleet.fetch,
             pool=fleet.pool,
         ),
@@ -133,8 +135,10 @@ class Fleet:
     """What the main process decided for all others."""
 
     workers: WorkerPlan
-    #: For `/status`: version, devices, model source, warnings.
+    #: For `/status`: version, devices, recommendations, model source, warnings.
     facts: dict[str, Any]
+    #: What is there, used or not.
+    accelerators: tuple[Accelerator, ...] = ()
     #: Weights to fetch while the server runs; None where no hub is used.
     fetch: FetchOrders | None = None
     #: The VLM servers; None where there are none.
@@ -158,7 +162,7 @@ def open_folder(path: Path) -> DataFolder:
 def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     """Look at the machine and for the models, once for all workers."""
     from _config_endpoint import resolve_model_source
-    from device_utils import detect
+    from device_utils import detect, plan
 
     source = resolve_model_source(os.environ, home=folder.root / "mineru", models_dir=settings.models_dir)
     pool = plan_pool(settings)
@@ -168,6 +172,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
             os.environ.pop(variable, None)
     machine = detect()
     planned = plan_workers(machine, settings, servers=len(pool.members) if pool else 0)
+    advice = recommendations(machine, planned, plan(machine, devices=settings.devices))
     slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
     spares, reason = count_spares(machine, planned.workers, settings.spares)
     planned = replace(planned, limits=(*planned.limits, reason))
@@ -189,11 +194,12 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     facts = {
         "version": __version__,
         "devices": {"machine": machine.to_json(), "plan": planned.to_json()},
+        "recommendations": advice,
         "model_source": source.to_json(),
         "warnings": [*planned.warnings, *filter(None, [planned.performance_warning])],
     }
     fetch = None if source.offline else fetch_orders(source, slots[0], settings.log_level)
-    return Fleet(workers, facts, fetch, pool)
+    return Fleet(workers, facts, machine.accelerators, fetch, pool)
 
 
 def fetch_orders(source: ModelSource, slot: WorkerSlot, log_level: str, tier: str = BEST) -> FetchOrders:

@@ -5,7 +5,7 @@ DocfleetError
 ├── the document         EmptyDocument, DocumentTooLarge, UnsupportedType, EncryptedDocument,
 │                        BrokenDocument, HostileDocument
 ├── what can run here    TierUnavailable, EngineMissing, NotReady
-├── the work             ParseFailed, WorkerLost, TooSlow, Cancelled, KeyReused
+├── the work             ParseFailed (OutOfDeviceMemory), WorkerLost, TooSlow, Cancelled, KeyReused
 └── the server           Busy, StorageFull, StorageUnavailable, InternalError, ConfigurationError
 
 The message tells the remedy. An error crosses processes and the store as `record()`, and comes back with
@@ -139,6 +139,14 @@ class ParseFailed(DocfleetError):
 
     code = "parse_failed"
     status = 422
+
+
+class OutOfDeviceMemory(ParseFailed):
+    """Memory ran out, of the device or the machine, however little the engine took at once."""
+
+    code = "out_of_memory"
+    status = 503
+    retryable = True
 
 
 class WorkerLost(DocfleetError):

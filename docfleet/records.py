@@ -73,6 +73,8 @@ class WorkerState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     BUSY = "busy"
+    #: It takes no new work while memory is short; the detail says which.
+    RESTING = "resting"
     #: Its engine did not load, or its process died over it; it is tried again, later each time.
     FAILED = "failed"
     #: It leaves, with no work in hand, so that a fresh process takes its slot.
@@ -100,6 +102,8 @@ class WorkerSlot:
     device: str
     #: Environment to set before anything heavy is imported.
     environment: dict[str, str] = field(default_factory=dict)
+    #: Cores to bind the process to, as the kernel lists them ("0-31"); empty: to none.
+    cpus: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,11 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
 Host = Annotated[str, BeforeValidator(_known_host)]
 Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_blank)]
+PerDevice = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1, le=512)] | None,
+    Field(union_mode="left_to_right"),
+    BeforeValidator(_blank),
+]
 Spares = Annotated[int, Field(ge=0, le=64)]
 Megabytes = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_blank)]
 Folder = Annotated[Path | None, BeforeValidator(_blank)]
@@ -58,7 +63,9 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=1024, le=65535, description="port to listen on")
     devices: str = Field("auto", description="auto, cpu, or a list such as cuda:0,cuda:1")
     workers: Count = Field(None, description="worker processes in all; by default what devices and memory allow")
-    workers_per_device: Count = Field(None, description="worker processes on each accelerator; by default 1")
+    workers_per_device: PerDevice = Field(
+        None, description="worker processes on each accelerator; by default 1; auto: as many as its memory holds"
+    )
     spares: Annotated[Literal["auto"] | Spares, Field(union_mode="left_to_right")] = Field(
         "auto",
         description="processes that wait, loaded, to take over from a worker that dies or is replaced; auto: 1 on CPUs "
@@ -68,6 +75,17 @@ class Settings(BaseModel):
         False, description="run as many CPU workers as asked for, even more than cores: for engines that mostly wait"
     )
     require_accelerator: bool = Field(False, description="refuse to start without an accelerator")
+    sample_seconds: float = Field(
+        5, ge=0.1, le=300, description="seconds between two readings of each device's load, memory, heat and power"
+    )
+    rest_below_device_mb: int = Field(
+        512,
+        ge=0,
+        description="MB of an accelerator's memory; with less free its workers take no new work; 0: never mind",
+    )
+    rest_below_memory_mb: int = Field(
+        128, ge=0, description="the same of main memory, for workers on the CPU, the last of which goes on all the same"
+    )
     data_dir: Path = Field(Path("data"), description="folder of uploads, results and the job database")
     models_dir: Folder = Field(
         None, description="folder of model weights; by default MinerU's own if it holds some, else one in data_dir"

@@ -5,6 +5,8 @@ and `hang` do what they say; `leak-50` keeps 50 MB for ever; `children` starts a
 as MinerU's pools do.
 `page-3-hang`, `page-3-die`, `page-3-raise`, `page-3-garbage`, `page-3-eat` do it on page 3 (from 0) alone, whoever
 reads it; `cut` lets the document be cut at any page, `cut4` at every fourth; `long` without it says how long it takes.
+`oom-above-0.25-x.pdf` runs out of memory while it may take more than a quarter of its share; each try is a line of
+`shares.log`.
 Finished pages of a `shelf` document go to its shelf; each page that is really read is a line of `pages.log`.
 """
 
@@ -117,6 +119,11 @@ class FaultyEngine:
         leak = re.search(r"leak-([0-9]+)", name)
         if leak:
             self._leaked.append(os.urandom(int(leak[1]) * 2**20))
+        if found := re.search(r"oom-above-([0-9.]+)-", name):
+            with (request.source.parents[2] / "shares.log").open("a") as log:
+                log.write(f"{request.memory_share:g}\n")
+            if request.memory_share > float(found[1]):
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free")
         if "page-" in name:
             return
         if "raise" in name:
@@ -148,6 +155,19 @@ class FaultyEngine:
 def _step(request: ParseRequest) -> int:
     found = re.search(r"cut(\d+)", request.filename)
     return int(found[1]) if found else 1
+
+
+class TellingEngine(FaultyEngine):
+    """Writes what its process was given into the data folder: `given-<number>.json`."""
+
+    name: ClassVar[str] = "telling"
+
+    def load(self, context: EngineContext) -> None:
+        given = {"environment": dict(os.environ), "device": context.device, "threads": context.threads}
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        data, number = context.scratch.parents[1], context.scratch.name
+        (data / f"given-{number}.json").write_text(json.dumps({**given, "cores": cores, "pid": os.getpid()}))
+        super().load(context)
 
 
 class FragileEngine(FaultyEngine):

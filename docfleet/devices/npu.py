@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from docfleet.devices.child import Child, Reply
-from docfleet.devices.records import Accelerator, Kind
+from docfleet.devices.records import Accelerator, Kind, Reading
 
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
 
@@ -69,6 +69,44 @@ def parse(table: str) -> list[Accelerator]:
             )
         )
     return chips
+
+
+def readings(table: str, devices: Sequence[Accelerator]) -> list[Reading]:
+    """Return what the table of `npu-smi info` says of the devices now; chips are known by their place in it."""
+    loads: list[tuple[float | None, float | None, float | None]] = []
+    power = temperature = None
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) < 3 or not cells[0][:1].isdecimal():
+            if "Process id" in line:
+                break
+            continue
+        words = cells[2].split()
+        if _BUS.fullmatch(cells[1]):
+            loads.append((_number(words, 0), temperature, power))
+        else:
+            power, temperature = _number(words, 0), _number(words, 1)
+    chips = parse(table)
+    return [
+        Reading(
+            device=device.device,
+            memory_total=chip.memory_total,
+            memory_free=chip.memory_free,
+            utilisation=load,
+            temperature=degrees,
+            power=watts,
+        )
+        for device in devices
+        for chip, (load, degrees, watts) in zip(chips, loads, strict=False)
+        if chip.pin == device.pin
+    ]
+
+
+def _number(words: Sequence[str], place: int) -> float | None:
+    try:
+        return float(words[place])
+    except (IndexError, ValueError):
+        return None
 
 
 def visible(chips: Sequence[Accelerator], value: str) -> tuple[list[Accelerator], str]:

@@ -1,13 +1,15 @@
 """Read NVIDIA's cards through NVML and print them as JSON: a program of its own, and the only one that knows NVML.
 
-It runs as a child process (`python -P nvml.py`), because NVML calls block for ever on a card that fell off the bus,
-and because nothing of the driver shall stay in a process that forks. So it imports nothing of Docfleet's.
+It runs as a child process (`python -P nvml.py`; with a number of seconds it goes on, a line each time), because NVML
+calls block for ever on a card that fell off the bus, and because nothing of the driver shall stay in a process that
+forks. So it imports nothing of Docfleet's.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +58,8 @@ def _card(nvml: Any, index: int, handle: Any) -> dict[str, Any]:
         "compute_capability": ".".join(map(str, capability)) if capability else "",
         "bus": _text(pci.busId) if pci else "",
         "processes": None if processes is None else len(processes),
+        "holders": _holders(processes),
+        **_load(nvml, handle),
         "mig": sliced,
         "slices": _slices(nvml, handle) if sliced else [],
     }
@@ -81,6 +85,24 @@ def _part(nvml: Any, handle: Any) -> dict[str, Any]:
     }
 
 
+def _load(nvml: Any, handle: Any) -> dict[str, Any]:
+    """Percent, degrees Celsius, watts."""
+    rates = _ask(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
+    power = _ask(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
+    return {
+        "utilisation": rates.gpu if rates else None,
+        "temperature": _ask(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+        "power": None if power is None else power / 1000,
+    }
+
+
+def _holders(processes: Any) -> list[list[int | None]] | None:
+    """Return [process, bytes] for each that computes on the card, by the numbers that the driver knows them by."""
+    if processes is None:
+        return None
+    return [[process.pid, process.usedGpuMemory] for process in processes]
+
+
 def _ask(nvml: Any, question: Callable[..., Any], *arguments: Any) -> Any:
     """Return the answer, or None: cards, drivers and containers differ in what they tell."""
     try:
@@ -95,5 +117,18 @@ def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
 
 
+def main(arguments: list[str]) -> None:
+    """Print what `read` finds; with an argument again and again, so many seconds apart, until nobody reads it."""
+    print(json.dumps(read()), flush=True)  # noqa: T201
+    while arguments:
+        time.sleep(float(arguments[0]))
+        print(json.dumps(read()), flush=True)  # noqa: T201
+
+
 if __name__ == "__main__":
-    json.dump(read(), sys.stdout)
+    try:
+        main(sys.argv[1:])
+    except BrokenPipeError:
+        # The server is gone.
+        sys.stderr.close()
+        sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from docfleet.devices import capacity as sizes
+from docfleet.devices.affinity import format_cpus, parse_cpus
 from docfleet.devices.environment import (
     DEVICE_MEMORY,
     RENDER_PROCESSES,
@@ -14,6 +15,7 @@ from docfleet.devices.environment import (
     unusable,
     user_number,
 )
+from docfleet.devices.needs import NEEDS, SERVER_BYTES, worker_bytes
 from docfleet.devices.records import GIB, Accelerator, Fitness, Kind, Machine, Plan, PlannedWorker
 from docfleet.devices.selection import select
 from docfleet.errors import ConfigurationError
@@ -28,7 +30,7 @@ def plan(
     *,
     devices: str = "auto",
     workers: int | None = None,
-    workers_per_device: int | None = None,
+    workers_per_device: sizes.PerDevice = None,
     tier: str = "auto",
     require_accelerator: bool = False,
     max_cpu_workers: int = sizes.MAX_CPU_WORKERS,
@@ -40,7 +42,8 @@ def plan(
         machine: what `detect()` found.
         devices: "auto", or names such as "cuda:0,cuda:1", "npu", "mps", "cuda:0,cpu".
         workers: workers in all.
-        workers_per_device: workers on each device. Both given: so many on each, `workers` at most.
+        workers_per_device: workers on each device; "auto": as many as the tier's need fits into each accelerator
+            with margin. With `workers` too: so many on each, `workers` at most.
         tier: the tier that workers must have room for.
         require_accelerator: refuse to plan on the CPU alone.
         max_cpu_workers: workers on the CPU at most, however many cores there are.
@@ -52,7 +55,7 @@ def plan(
     """
     wanted = _tier(tier)
     for name, number in (("workers", workers), ("workers_per_device", workers_per_device)):
-        if number is not None and number < 1:
+        if isinstance(number, int) and number < 1:
             raise ConfigurationError(f"{name} is {number}; it must be 1 or more, or left out for the default.")
     selection = select(machine, devices)
     if require_accelerator and not any(selection.targets):
@@ -117,13 +120,23 @@ def _workers(machine: Machine, places: list[Accelerator | None]) -> tuple[Planne
                 render_processes=share.render_processes,
                 device_memory_gb=share.memory_gb,
                 environment=environment(place, share, variables),
+                cpus=_near(place, machine, share.threads),
             )
         )
     return tuple(planned)
 
 
+def _near(place: Accelerator | None, machine: Machine, threads: int) -> str:
+    """Return the cores to bind a worker to, or an empty text: all of them, or too few to carry its threads."""
+    if place is None or not place.near_cpus:
+        return ""
+    allowed = parse_cpus(machine.cpu.allowed)
+    near = parse_cpus(place.near_cpus) & allowed
+    return format_cpus(near) if threads <= len(near) < len(allowed) else ""
+
+
 def _fitness(machine: Machine, *, accelerated: bool, scarce: bool) -> Fitness:
-    if machine.memory.available < sizes.SERVER_BYTES + sizes.CPU_WORKER_BYTES[Tier.FLASH]:
+    if machine.memory.available < SERVER_BYTES + worker_bytes(None, Tier.FLASH):
         return Fitness.UNFIT
     return Fitness.FIT if accelerated and not scarce else Fitness.DEGRADED
 
@@ -135,7 +148,7 @@ def _blocked(machine: Machine, unused: dict[str, str], *, accelerated: bool) -> 
 
 
 def _scarce_memory(machine: Machine, first: Accelerator | None, tier: Tier) -> list[str]:
-    need = sizes.SERVER_BYTES + sizes.worker_bytes(first, tier)
+    need = SERVER_BYTES + worker_bytes(first, tier)
     if machine.memory.available >= need:
         return []
     where = "the container's limit" if machine.memory.limit else "the machine"
@@ -152,10 +165,10 @@ def _device_memory_warnings(
     for worker, place in zip(workers, places, strict=True):
         if place is None:
             continue
-        if worker.device_memory_gb is not None and worker.device_memory_gb < sizes.DEVICE_GB[tier]:
+        if worker.device_memory_gb is not None and worker.device_memory_gb < NEEDS[tier].device_gb:
             warnings[place.device] = (
                 f"{place.device}: {worker.device_memory_gb} GB for each worker is little; about "
-                f"{sizes.DEVICE_GB[tier]} GB is wanted for tier {tier}."
+                f"{NEEDS[tier].device_gb} GB is wanted for tier {tier}."
             )
         elif place.memory_total and place.memory_free is not None:
             free = place.memory_free / place.memory_total

@@ -48,6 +48,8 @@ class Accelerator:
     memory_free: int | None = None
     #: Address on the PCI bus.
     bus: str = ""
+    #: Cores close to it, as the kernel lists them ("0-31,64-95"); empty where that is not known or makes no difference.
+    near_cpus: str = ""
     compute_capability: str = ""
     #: Processes that compute on it already; None where unknown.
     processes: int | None = None
@@ -61,6 +63,39 @@ class Accelerator:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A device at one moment. None: it does not tell."""
+
+    #: "cuda:1", "npu:0", "mps"; "cpu" stands for the cores and main memory.
+    device: str
+    #: Bytes.
+    memory_total: int | None = None
+    memory_free: int | None = None
+    #: Percent.
+    utilisation: float | None = None
+    #: Degrees Celsius.
+    temperature: float | None = None
+    #: Watts.
+    power: float | None = None
+    #: Processes that compute on it, and bytes that each holds, by the numbers that the driver knows them by.
+    holders: tuple[tuple[int, int | None], ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, without the processes."""
+        used = None
+        if self.memory_total is not None and self.memory_free is not None:
+            used = self.memory_total - self.memory_free
+        return {
+            "memory_total": self.memory_total,
+            "memory_free": self.memory_free,
+            "memory_used": used,
+            "utilisation": self.utilisation,
+            "temperature": self.temperature,
+            "power": self.power,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cpu:
     """Cores, and what narrows them."""
 
@@ -68,6 +103,8 @@ class Cpu:
     logical: int
     #: Cores this process may be scheduled on; None where the system does not tell.
     affinity: int | None = None
+    #: Which those are, as the kernel lists them ("0-3,8"); empty where the system does not tell.
+    allowed: str = ""
     #: Cores' worth of time the container may spend; None without a limit.
     quota: float | None = None
     name: str = ""
@@ -138,10 +175,12 @@ class PlannedWorker:
     device_memory_gb: int | None
     #: Everything to set before anything heavy is imported; the user's own values are already in it.
     environment: dict[str, str]
+    #: Cores that it is bound to, those near its card, as the kernel lists them; empty: to none.
+    cpus: str = ""
 
     def slot(self) -> WorkerSlot:
         """Return what the supervisor fills with a process."""
-        return WorkerSlot(index=self.index, device=self.device, environment=dict(self.environment))
+        return WorkerSlot(index=self.index, device=self.device, environment=dict(self.environment), cpus=self.cpus)
 
 
 @dataclass(frozen=True, kw_only=True)

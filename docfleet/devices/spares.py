@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from docfleet.devices.capacity import SERVER_BYTES, worker_bytes
+from docfleet.devices.needs import SERVER_BYTES, worker_bytes
 from docfleet.devices.records import GIB, Kind, Machine, PlannedWorker
 from docfleet.options import Tier
 from docfleet.records import WorkerSlot
@@ -39,6 +39,6 @@ def spare_slots(slots: Sequence[WorkerSlot], count: int) -> tuple[WorkerSlot, ..
         if all(slot.environment != kind.environment for kind in kinds):
             kinds.append(slot)
     return tuple(
-        WorkerSlot(index=len(slots) + number, device=kind.device, environment=dict(kind.environment))
+        WorkerSlot(index=len(slots) + number, device=kind.device, environment=dict(kind.environment), cpus=kind.cpus)
         for number, kind in ((number, kinds[number % len(kinds)]) for number in range(count))
     )

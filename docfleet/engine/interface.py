@@ -99,6 +99,8 @@ class ParseRequest:
     failed_pages: tuple[FailedPage, ...] = ()
     #: What `cuts` decided for the document; empty where nobody asked.
     decisions: dict[str, Any] = field(default_factory=dict)
+    #: Memory ran out in an earlier try: of what is usually held at once (window, batch) take this share; 1, or less.
+    memory_share: float = 1.0
     #: For `read_pages` and `cuts`.
     shelf: PageShelf = field(default_factory=NoShelf, compare=False, repr=False)
 
@@ -161,7 +163,13 @@ class Engine(Protocol):
         ...
 
     def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:
-        """Page stage: recognise pages `request.first_page..last_page` into the new folder `part`."""
+        """Page stage: recognise pages `request.first_page..last_page` into the new folder `part`.
+
+        Raises:
+            OutOfDeviceMemory: also in the library's own words (`docfleet.engine.memory`). It is then called again
+                with a smaller `request.memory_share`.
+            DocfleetError: with the remedy that the caller shall see.
+        """
         ...
 
     def finish(

@@ -17,6 +17,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from docfleet import logs
+from docfleet.devices.gauges import Gauges
+from docfleet.devices.records import Accelerator
+from docfleet.devices.sampling import probes_for
 from docfleet.engine.mineru.orders import FetchOrders
 from docfleet.files import DataFolder
 from docfleet.intake.accept import Intake
@@ -35,6 +38,7 @@ from docfleet.supervisor.cancelled import Revoker
 from docfleet.supervisor.fetcher import Fetcher
 from docfleet.supervisor.leases import LeaseKeeper
 from docfleet.supervisor.limits import Limits as LeaseLimits
+from docfleet.supervisor.memory import Marks, MemoryWatch
 from docfleet.supervisor.pages import PageKeeper
 from docfleet.supervisor.sizes import keep_within
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
@@ -57,6 +61,7 @@ _FETCH_INTERVAL = 1.0
 _RETENTION_INTERVAL = 60.0
 _SIZE_INTERVAL = 5.0
 _PAGES_INTERVAL = 5.0
+_MEMORY_INTERVAL = 1.0
 #: Seconds that a thread may keep the interpreter while another wants it.
 _SWITCH_SECONDS = 0.0005
 #: Seconds before the end of the grace time at which requests that still wait are told where their job is.
@@ -74,6 +79,8 @@ class ApiLife:
     facts: Mapping[str, Any]
     #: Slots of the processes that wait to take over.
     spares: tuple[WorkerSlot, ...] = ()
+    #: Accelerators that are there, used or not.
+    accelerators: tuple[Accelerator, ...] = ()
     #: When the main process began: an API process that is started again belongs to the same server.
     begun: float = field(default_factory=time.time)
     #: Weights to fetch beside the running server; None where nothing is to be fetched.
@@ -103,7 +110,10 @@ class ApiLife:
             if vlm is not None:
                 await vlm.start()
                 ending.push_async_callback(vlm.close)
-            doors = self._doors(store, inspector, watch, feed, facts, vlm)
+            seconds = self.settings.sample_seconds
+            gauges = Gauges(probes_for(self.accelerators, seconds), interval=seconds)
+            ending.callback(gauges.stop)
+            doors = self._doors(store, inspector, watch, feed, facts, gauges, vlm)
             ending.push_async_callback(doors.admission.write)
 
             def release() -> None:
@@ -112,7 +122,13 @@ class ApiLife:
 
             self._release_at_signal(release)
             app.include_router(create_doors(doors))
-            chores = self._chores(store)
+            chores = [*self._chores(store), Chore("gauges", gauges.look, seconds)]
+            megabyte = 1024 * 1024
+            marks = Marks(
+                device=self.settings.rest_below_device_mb * megabyte, host=self.settings.rest_below_memory_mb * megabyte
+            )
+            memory = MemoryWatch(store, self.slots, gauges, marks)
+            chores.append(Chore("memory", memory.look, min(seconds, _MEMORY_INTERVAL)))
             if self.fetch is not None:
                 fetcher = Fetcher(self.fetch.start, partial(show_fetching, facts, self.fetch.models_dir))
                 ending.callback(fetcher.stop)
@@ -130,6 +146,7 @@ class ApiLife:
         watch: JobWatch,
         feed: ProgressFeed,
         facts: Mapping[str, Any],
+        gauges: Gauges,
         vlm: PoolKeeper | None,
     ) -> Doors:
         settings = self.settings
@@ -151,6 +168,7 @@ class ApiLife:
             plan=self.slots,
             spares=self.spares,
             facts=facts,
+            gauges=gauges,
             started_at=time.time(),
             stale_seconds=settings.stale_seconds,
             vlm=vlm,

@@ -44,8 +44,9 @@ class Claims(Changes, Protocol):
         among equals the oldest job first, then page order. A document stage comes only when all page shards of its job
         have ended. A shard that failed waits for its delay, and then goes to another slot than before if one takes it.
         Of pieces that cannot be cut and take `LONG_SECONDS` or more, one fewer runs at a time than there are workers,
-        if there are several. Asking in vain takes no write lock. With `short_first` a shard of a short document
-        (`SHORT_PAGES`) is taken before all others, if there is one.
+        if there are several. While as many shards are held as may be (`docfleet.store.pressure`) there is none. Asking
+        in vain takes no write lock. With `short_first` a shard of a short document (`SHORT_PAGES`) is taken before all
+        others, if there is one.
         """
         ...
 

@@ -70,7 +70,7 @@ class LeaseKeeper:
     def _check_worker(self, worker: WorkerReport) -> None:
         if worker.ended or is_alive(worker.identity):
             return
-        if worker.state is WorkerState.READY:
+        if worker.state in (WorkerState.READY, WorkerState.RESTING):
             self._blame.died(worker.identity, None)
         kill_group_of(worker.identity)
         self._store.retire(worker.slot, worker.identity, "the process ended; another takes its place")

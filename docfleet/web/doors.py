@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from starlette.requests import Request
 
+from docfleet.devices.gauges import Gauges
 from docfleet.files import DataFolder
 from docfleet.intake.accept import AwaitsRoom
 from docfleet.intake.spool import Upload
@@ -15,6 +16,7 @@ from docfleet.records import Job, Shard, WorkerSlot
 from docfleet.store.admission import Terms
 from docfleet.store.interface import Jobs
 from docfleet.store.poison import Poison
+from docfleet.store.pressure import Pressure
 from docfleet.web.admission import Admission
 from docfleet.web.feed import ProgressFeed
 from docfleet.web.waiting import JobWatch
@@ -59,8 +61,8 @@ class VlmPool(Protocol):
         ...
 
 
-class DoorStore(Jobs, Poison, Protocol):
-    """What the doors ask of a store: the roles `Jobs` and `Poison`, and for `/status` a look at who holds what."""
+class DoorStore(Jobs, Poison, Pressure, Protocol):
+    """What the doors ask of a store: three roles, and for `/status` a look at who holds what."""
 
     def leases(self) -> list[Shard]:
         """Return every shard that a worker holds."""
@@ -91,8 +93,10 @@ class Doors:
     plan: tuple[WorkerSlot, ...]
     #: Slots of processes that are given no work before they have taken over from a worker.
     spares: tuple[WorkerSlot, ...] = ()
-    #: For `/status`, read at each request: version, devices, model_source, warnings.
+    #: For `/status`, read at each request: version, devices, recommendations, model_source, warnings.
     facts: Mapping[str, Any]
+    #: Readings of the devices; None: nobody reads them.
+    gauges: Gauges | None = None
     #: When the server started, seconds since the epoch.
     started_at: float
     #: A worker that was silent for so many seconds does not count as ready.

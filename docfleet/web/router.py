@@ -8,10 +8,12 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from docfleet.web.admission import wait_parameter
+from docfleet.web.device_schemas import ConcurrencyView, GpuAnswer
 from docfleet.web.doors import Doors
 from docfleet.web.entering import key_parameter
 from docfleet.web.events import EventDoor
 from docfleet.web.forms import predict_request
+from docfleet.web.gpu import ConcurrencyDoor, GpuDoor
 from docfleet.web.jobs import JobDoors
 from docfleet.web.overview import Overview
 from docfleet.web.poison import PoisonDoors
@@ -93,6 +95,7 @@ def create_doors(doors: Doors) -> APIRouter:
     _add_control(router, jobs, EventDoor(doors))
     _add_files(router, jobs)
     _add_server(router, Probes(doors), Status(doors))
+    _add_devices(router, GpuDoor(doors), ConcurrencyDoor(doors))
     _add_poison(router, PoisonDoors(doors))
     _add_vlm(router, VlmDoors(doors))
     return router
@@ -202,6 +205,32 @@ def _add_server(router: APIRouter, probes: Probes, status: Status) -> None:
         tags=["server"],
         responses={200: _of(StatusView, "The server as a whole.")},
     )
+
+
+def _add_devices(router: APIRouter, gpu: GpuDoor, concurrency: ConcurrencyDoor) -> None:
+    router.add_api_route(
+        "/api/gpu-status",
+        gpu.show,
+        methods=["GET"],
+        summary="Devices, their load, and how much work to give them",
+        tags=["server"],
+        responses={
+            200: _of(GpuAnswer, "The devices, and what to make of them."),
+            **_errors({"4XX": "A parameter cannot be used."}),
+        },
+    )
+    for method, endpoint in (("GET", concurrency.show), ("PUT", concurrency.change)):
+        router.add_api_route(
+            "/api/max-concurrent",
+            endpoint,
+            methods=[method],
+            summary="How much is done at once" if method == "GET" else "Change how much is done at once",
+            tags=["server"],
+            responses={
+                200: _of(ConcurrencyView, "What is in force."),
+                **_errors({"4XX": "The request cannot be understood."}),
+            },
+        )
 
 
 def _add_poison(router: APIRouter, poison: PoisonDoors) -> None:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
 from docfleet.records import JobState, Lane, ShardState, Stage, WorkerState
-
-
-def printable(text: Any) -> Any:
-    """Replace what UTF-8 cannot hold: text out of documents and file names may have lone surrogates."""
-    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
-
-
-Text = Annotated[str, BeforeValidator(printable)]
-
-
-class _Out(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from docfleet.web.device_schemas import DeviceView, Recommendations
+from docfleet.web.shapes import Out as _Out
+from docfleet.web.shapes import Text
 
 
 class Error(_Out):
@@ -58,7 +49,7 @@ class Answer(_Out):
     status: Literal[JobState.COMPLETED, JobState.PARTIAL] = Field(description="partial: some pages failed")
     output_dir: str = Field(description="folder of the result on the server's disk")
     pages: int = Field(description="pages delivered")
-    failed_pages: list[MissingPage] = []
+    failed_pages: list[MissingPage] = Field(default=[])
     tier: str = Field(description="tier really used")
     backend: str = Field(description="the tier in the words of MinerU 2.x and 3.x")
     engine: str
@@ -304,6 +295,8 @@ class StatusView(_Out):
     version: str
     uptime: float = Field(description="seconds")
     devices: Any = Field(description="what was found on this machine")
+    gauges: list[DeviceView] = Field(description="the devices as they are now")
+    recommendations: Recommendations
     model_source: Any
     workers: list[WorkerView]
     spares: list[SpareView] = Field(description="processes that wait to take over from a worker")

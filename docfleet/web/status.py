@@ -14,6 +14,8 @@ from docfleet.records import Shard, WorkerReport, WorkerState
 from docfleet.store.interface import Totals
 from docfleet.web.answers import json_of
 from docfleet.web.doors import Doors
+from docfleet.web.gpu import devices as gauge_views
+from docfleet.web.gpu import recommendations
 from docfleet.web.readiness import Standing, standings
 from docfleet.web.schemas import QueueView, SpareView, StatusView, TotalsView, VlmView, WorkerView
 from docfleet.web.vlm import vlm_view
@@ -30,12 +32,17 @@ class Status:
         vlm = await vlm_view(self._doors.vlm)
         return json_of(self._view(*await run_sync(self._read), vlm))
 
-    def _read(self) -> tuple[Totals, list[WorkerReport], list[Shard]]:
+    def _read(self) -> tuple[Totals, list[WorkerReport], list[Shard], int | None]:
         store = self._doors.store
-        return store.totals(), store.workers(), store.leases()
+        return store.totals(), store.workers(), store.leases(), store.max_concurrent()
 
     def _view(
-        self, totals: Totals, reports: Sequence[WorkerReport], leases: Sequence[Shard], vlm: VlmView | None
+        self,
+        totals: Totals,
+        reports: Sequence[WorkerReport],
+        leases: Sequence[Shard],
+        cap: int | None,
+        vlm: VlmView | None,
     ) -> StatusView:
         doors = self._doors
         jobs = {shard.id: shard.job_id for shard in leases}
@@ -43,6 +50,8 @@ class Status:
             version=str(doors.facts.get("version", __version__)),
             uptime=round(time.time() - doors.started_at, 3),
             devices=doors.facts.get("devices", []),
+            gauges=gauge_views(doors),
+            recommendations=recommendations(doors, cap),
             model_source=doors.facts.get("model_source"),
             workers=[_worker(one, jobs) for one in standings(doors, reports)],
             spares=_spares(doors, reports),

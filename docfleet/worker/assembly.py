@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from docfleet import logs
+from docfleet.devices.affinity import bind
 from docfleet.engine.choice import why_not
 from docfleet.engine.fingerprint import fingerprint
 from docfleet.engine.interface import EngineContext
@@ -25,9 +26,11 @@ from docfleet.store.sqlite import open_store
 from docfleet.worker.bench import Bench
 from docfleet.worker.care import Care
 from docfleet.worker.courtesy import Courtesy
+from docfleet.worker.frugality import Frugality
 from docfleet.worker.heart import Heart
 from docfleet.worker.memory import settle
 from docfleet.worker.recycling import Recycler, RecyclingLimits
+from docfleet.worker.resting import Rest
 from docfleet.worker.rounds import Rounds, load_with_patience
 from docfleet.worker.seat import Seat
 
@@ -84,6 +87,7 @@ def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
     heart = Heart(store, seat.enter(number))
     slot = seat.slot(heart.report.slot)
     os.environ.update(slot.environment)
+    bind(slot.cpus)
     heart.start()
     seat.before_loading(heart)
 
@@ -115,7 +119,23 @@ def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
         heart.tell(loaded, why_not(engines, Tier.BASIC))
     shelves = Shelves(plan.folder, heart.report.engines, shared=plan.share_pages)
     bench = Bench(plan.folder, engines, shelves, Courtesy(store))
-    care = Care(claims=store, bench=bench, deadlines=plan.deadlines, max_attempts=plan.max_attempts)
+    care = Care(
+        claims=store,
+        bench=bench,
+        deadlines=plan.deadlines,
+        max_attempts=plan.max_attempts,
+        slot=lambda: heart.report.slot,
+    )
     recycler = Recycler(plan.recycling, store, heart, seat, owner=owner, arrived=arrivals.any)
-    rounds = Rounds(claims=store, bench=bench, heart=heart, care=care, recycler=recycler, seat=seat, owner=owner)
+    rounds = Rounds(
+        claims=store,
+        bench=bench,
+        heart=heart,
+        care=care,
+        recycler=recycler,
+        seat=seat,
+        rest=Rest(store, heart),
+        frugality=Frugality(heart.takes),
+        owner=owner,
+    )
     return AssembledWorker(bench, heart, rounds)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 from loguru import logger
 
-from docfleet.errors import DocfleetError, ParseFailed, Poisoned, StorageFull
+from docfleet.errors import DocfleetError, OutOfDeviceMemory, ParseFailed, Poisoned, StorageFull
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import cut
 from docfleet.sharding.deadlines import Deadlines, retry_delay
 from docfleet.sharding.verdicts import MOST_EXCUSED, Fault, Verdict
 from docfleet.store.claims import Claims
+from docfleet.store.pressure import Pressure
 from docfleet.worker.bench import Bench, Work
 
 
@@ -26,10 +28,20 @@ class Cut(Enum):
 CUT: Final = Cut.CUT
 
 
+#: Called for the number of the slot that this worker serves.
+Slot = Callable[[], int]
+
+
+class CareStore(Claims, Pressure, Protocol):
+    """What is asked of a store."""
+
+
 class Care:
     """Stands between the rounds and the store."""
 
-    def __init__(self, *, claims: Claims, bench: Bench, deadlines: Deadlines, max_attempts: int) -> None:
+    def __init__(self, *, claims: CareStore, bench: Bench, deadlines: Deadlines, max_attempts: int, slot: Slot) -> None:
+        """Make it; `slot` tells which one this worker serves."""
+        self._slot = slot
         self._claims = claims
         self._bench = bench
         self._deadlines = deadlines
@@ -49,7 +61,7 @@ class Care:
         if claim.stage is not Stage.PROBE and claim.all_given_up:
             raise Poisoned(claim.failed_pages[0].cause)
         pages = claim.last_page - claim.first_page + 1
-        self._claims.limit(claim, self._deadlines.seconds(claim.stage, work.choice.tier, pages))
+        self.renewed(work)
         if claim.stage is not Stage.WHOLE or pages < 2 or claim.failed_pages:
             return work
         cuts = self._bench.cuts(work)
@@ -64,6 +76,12 @@ class Care:
             return None
         return replace(work, request=replace(work.request, decisions=cuts.decisions))
 
+    def renewed(self, work: Work) -> None:
+        """Set the deadline from now on: the shard is read from its beginning."""
+        claim = work.claim
+        pages = claim.last_page - claim.first_page + 1
+        self._claims.limit(claim, self._deadlines.seconds(claim.stage, work.choice.tier, pages))
+
     def ended_job(self, claim: Claim, error: DocfleetError) -> bool:
         """Record that the attempt failed. Return whether the job ended with it.
 
@@ -71,7 +89,7 @@ class Care:
         of its halves.
         """
         told, delay = error.record(), retry_delay(claim.attempt)
-        if (fault := _not_of_the_document(error, claim.attempt)) is not None:
+        if (fault := self._not_of_the_document(error, claim.attempt)) is not None:
             verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay, fault=fault)
             return verdict is Verdict.FAIL
         one_piece = claim.stage is Stage.DOCUMENT or (
@@ -82,8 +100,11 @@ class Care:
         verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay)
         return verdict is Verdict.FAIL
 
-
-def _not_of_the_document(error: DocfleetError, attempt: int) -> Fault | None:
-    if isinstance(error, StorageFull) and attempt <= MOST_EXCUSED:
-        return Fault.NOBODY
-    return None
+    def _not_of_the_document(self, error: DocfleetError, attempt: int) -> Fault | None:
+        if attempt > MOST_EXCUSED:
+            return None
+        # Memory ran out because somebody else fills it: the document waits until there is some.
+        short = isinstance(error, OutOfDeviceMemory) and self._claims.resting(self._slot()) is not None
+        if short or isinstance(error, StorageFull):
+            return Fault.NOBODY
+        return None

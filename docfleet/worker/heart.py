@@ -18,6 +18,10 @@ BUSY_INTERVAL = 0.5
 IDLE_INTERVAL = 5.0
 
 
+#: How a note begins.
+_FRUGAL = "memory ran out: it reads"
+
+
 class LeaseLost(Exception):
     """The shard belongs to somebody else now; stop working on it."""
 
@@ -70,6 +74,14 @@ class Heart:
         """Tell from the next announcement on what the loaded engines are: their fingerprint."""
         with self._lock:
             self._report = replace(self._report, engines=engines)
+
+    def takes(self, share: float) -> None:
+        """Tell from now on how much of its share of memory the worker takes; all of it is not worth a word."""
+        note = "" if share >= 1 else f"{_FRUGAL} with {share:g} of its share"
+        with self._lock:
+            kept = self._report.detail.partition(_FRUGAL)[0].removesuffix("; ")
+            self._report = replace(self._report, detail="; ".join(filter(None, (kept, note))))
+        self._wake.set()
 
     def hold(self, claim: Claim) -> None:
         """Begin to beat for a shard."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -18,9 +19,11 @@ from docfleet.store.claims import Claims
 from docfleet.store.reuse import Following, Recycling
 from docfleet.worker.bench import Bench, Outcome, Work
 from docfleet.worker.care import CUT, Care, Cut
+from docfleet.worker.frugality import Frugality
 from docfleet.worker.heart import Heart, LeaseLost
 from docfleet.worker.memory import give_back
 from docfleet.worker.recycling import Recycler
+from docfleet.worker.resting import Rest
 from docfleet.worker.seat import Seat
 
 #: Seconds between two looks for new work: soon after the last, and later on. A look takes no lock and costs
@@ -69,6 +72,8 @@ class Rounds:
         care: Care,
         recycler: Recycler,
         seat: Seat,
+        rest: Rest,
+        frugality: Frugality,
         owner: ProcessIdentity,
     ) -> None:
         self._claims = claims
@@ -77,6 +82,8 @@ class Rounds:
         self._heart = heart
         self._recycler = recycler
         self._seat = seat
+        self._rest = rest
+        self._frugality = frugality
         self._owner = owner
         self._looked_at = 0.0
         self._worked_at = 0.0
@@ -107,6 +114,8 @@ class Rounds:
         if not self._claims.changed() and now - self._looked_at < LOOK_ANYWAY:
             return None
         self._looked_at = now
+        if self._rest.must_rest():
+            return None
         short_first, self._short_first = self._short_first, False
         claim = self._claims.claim(self._owner, self._heart.report.slot, short_first=short_first)
         if claim is not None:
@@ -154,7 +163,7 @@ class Rounds:
     def _attempt(self, steps: Steps, claim: Claim) -> Outcome | Cut | None:
         try:
             work = self._care.prepared(steps.decode_request(claim))
-            return CUT if work is None else steps.predict(work)
+            return CUT if work is None else self._read(steps, work)
         except LeaseLost:
             logger.warning("job {} attempt {}: the lease was lost, work stopped", claim.job_id, claim.attempt)
         except WorkerLost as exc:
@@ -172,6 +181,18 @@ class Rounds:
         except (Exception, SystemExit) as exc:
             self._fail_unforeseen(claim, exc)
         return None
+
+    def _read(self, steps: Steps, work: Work) -> Outcome:
+        """Parse, with less memory each time that it runs out."""
+
+        def attempt(share: float) -> Outcome:
+            return steps.predict(replace(work, request=replace(work.request, memory_share=share)))
+
+        def again() -> None:
+            give_back()
+            self._care.renewed(work)
+
+        return self._frugality.perform(attempt, again)
 
     def _fail_unforeseen(self, claim: Claim, exc: BaseException) -> None:
         logger.opt(exception=exc).error("job {} attempt {} failed", claim.job_id, claim.attempt)

@@ -30,7 +30,7 @@ _LOOK_ANYWAY = 0.5
 #: Seconds of silence after which a spare is not counted on.
 _SILENCE = 30.0
 #: States of a slot that will not be served sooner for waiting any longer.
-_SETTLED = (WorkerState.READY, WorkerState.BUSY, WorkerState.FAILED)
+_SETTLED = (WorkerState.READY, WorkerState.BUSY, WorkerState.RESTING, WorkerState.FAILED)
 
 _Rows = Mapping[int, WorkerReport]
 

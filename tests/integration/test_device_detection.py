@@ -209,6 +209,8 @@ def test_the_command_says_what_is_here_what_is_used_and_why_not_more() -> None:
     code, output, _ = command("--devices", "cpu")
     planned = plan(detect(CLEAN), devices="cpu")
     assert code == {Fitness.FIT: 0, Fitness.DEGRADED: 1, Fitness.UNFIT: 2}[planned.fitness]
+    assert f"{len(planned.workers)} worker(s); recommended: {len(planned.workers)}" in output
+    assert "Models" in output
     for part in ("Found", "Will be used", "Why not more", "Warnings", "Versions", "Verdict: degraded", "mineru 4."):
         assert part in output
 
@@ -218,7 +220,13 @@ def test_the_json_of_the_command_holds_all_facts() -> None:
     told: dict[str, Any] = json.loads(output)
     assert told["free_disk"]["bytes"] > 0
     assert told["plan"]["recommended_concurrency"] == len(told["plan"]["workers"])
+    _, output, _ = command("--json", "--devices", "cpu", "--workers", "1")
+    assert len(json.loads(output)["plan"]["workers"]) == 1
+    assert json.loads(output)["recommendations"]["max_concurrent"] == told["plan"]["recommended_concurrency"]
     assert told["plan"]["performance_warning"]
+    assert told["recommendations"]["max_concurrent"] == told["plan"]["recommended_concurrency"]
+    assert set(told["recommendations"]["seconds_per_page"]) == {"auto", "flash", "basic", "standard", "advanced"}
+    assert told["model_source"]["name"] in ("huggingface", "modelscope", "local", "embedded")
     assert told["machine"]["versions"]["mineru"].startswith("4.")
 
 

@@ -97,6 +97,11 @@ def test_jobs_of_a_database_of_any_earlier_version_are_finished(path: Path, leve
         ]:
             old.execute(f"INSERT INTO shards ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         old.execute("UPDATE shards SET owner_started = 1, worker_index = 0, claimed_at = 1.0 WHERE owner_pid NOT NULL")
+        if level >= 8:
+            # From here on somebody has sent what is under way.
+            old.execute("INSERT INTO callers (id, lane, name, turn, open) VALUES (1, 'interactive', '', 0, 3)")
+            old.execute("UPDATE jobs SET caller = 1")
+            old.execute("UPDATE shards SET caller = 1")
     with open_store(path) as store:
         for lease in store.leases():
             assert store.give_back(lease, cause=LOST, max_attempts=3)

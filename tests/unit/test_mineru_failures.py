@@ -14,6 +14,7 @@ from docfleet.errors import (
     EncryptedDocument,
     InternalError,
     NotReady,
+    OutOfDeviceMemory,
     ParseFailed,
     StorageFull,
     TierUnavailable,
@@ -69,7 +70,8 @@ def foreign_errors() -> list[tuple[BaseException, type[DocfleetError]]]:
         (PermissionError(errno.EACCES, "Permission denied"), InternalError),
         (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), WorkerLost),
         (TimeoutError("render"), TooSlow),
-        (MemoryError(), ParseFailed),
+        (MemoryError(), OutOfDeviceMemory),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), OutOfDeviceMemory),
         (SystemExit(1), TierUnavailable),
         (RuntimeError("whatever"), ParseFailed),
     ]

@@ -26,7 +26,7 @@ from docfleet.engine.mineru.sources import (
     without_broken_pages,
     without_pages,
 )
-from docfleet.errors import BrokenDocument, InternalError, ParseFailed
+from docfleet.errors import BrokenDocument, InternalError, OutOfDeviceMemory, ParseFailed
 from docfleet.options import Method, Tier
 
 if TYPE_CHECKING:
@@ -178,11 +178,15 @@ def gather(
 
 
 def _windows(request: ParseRequest) -> Iterator[tuple[int, int]]:
-    """Yield ranges that end where MinerU's windows over the wanted range end, so that shards change nothing."""
+    """Yield ranges that end where MinerU's windows over the wanted range end, so that shards change nothing.
+
+    After memory ran out they are smaller: a window's pages are held as pictures, and its batches made of them.
+    """
     try:
         size = max(1, int(os.environ.get("MINERU_PROCESSING_WINDOW_SIZE", _WINDOW_PAGES)))
     except ValueError:
         size = _WINDOW_PAGES
+    size = max(1, int(size * request.memory_share))
     start = wanted_range(request)[0]
     first = request.first_page
     while first <= request.last_page:
@@ -212,6 +216,8 @@ def _analyse(
     try:
         with translated():
             return _model_of(window, tier, method, vlm, properties), ()
+    except OutOfDeviceMemory:
+        raise
     except (BrokenDocument, ParseFailed):
         # One page that cannot be opened must not take the others with it.
         rest = without_broken_pages(data, pages) if data.startswith(b"%PDF") else None

@@ -85,7 +85,7 @@ class MinerUEngine:
                 import_module(module)
         readiness = Readiness(context)
         readiness.load()
-        self._loaded = readiness
+        self._loaded, self._device = readiness, context.device
         self._first_guess = _FIRST_GUESS_CPU if context.device == "cpu" else _FIRST_GUESS
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
@@ -140,6 +140,9 @@ class MinerUEngine:
             method = page_method(request, data)
         if tier is Tier.FLASH and method == "txt":
             return
+        if request.memory_share < 1:
+            # The library keeps what it has freed for itself; the smaller window needs it in other pieces.
+            import_module("mineru.model.runtime.memory").clean_memory(self._device)
         with translated():
             readiness.require(tier, request.options)
             vlm = readiness.vlm_config(request.options) if tier in VLM_TIERS else None

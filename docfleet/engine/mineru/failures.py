@@ -16,6 +16,7 @@ from zlib import error as DeflateError
 
 from loguru import logger
 
+from docfleet.engine.memory import is_out_of_memory
 from docfleet.errors import (
     BrokenDocument,
     DocfleetError,
@@ -24,6 +25,7 @@ from docfleet.errors import (
     HostileDocument,
     InternalError,
     NotReady,
+    OutOfDeviceMemory,
     ParseFailed,
     StorageFull,
     TierUnavailable,
@@ -96,6 +98,8 @@ def _translate(exc: Exception, packaged: bool) -> DocfleetError:
     cause = short_cause(exc)
     logger.opt(exception=exc).debug("engine error behind: {}", cause)
     kinds = {kind.__name__ for kind in type(exc).__mro__}
+    if is_out_of_memory(exc):
+        return OutOfDeviceMemory(f"The document needs more memory than there is ({cause}); send fewer pages at once.")
     named = _by_name(exc, kinds, cause)
     if named is not None:
         return named
@@ -114,8 +118,6 @@ def _translate(exc: Exception, packaged: bool) -> DocfleetError:
     if isinstance(exc, OSError) and exc.errno is not None:
         logger.opt(exception=exc).error("the server's own files cannot be read or written: {}", cause)
         return InternalError("The server could not read or write its own files; its log has the cause.")
-    if isinstance(exc, MemoryError):
-        return ParseFailed("The document needs more memory than this worker has; send fewer pages at once.")
     if packaged and isinstance(exc, _STUMBLES):
         return BrokenDocument(f"The document is damaged and cannot be read ({cause}).")
     return ParseFailed(f"MinerU gave up on this document ({cause}).")

@@ -37,7 +37,7 @@ class SqliteClaims(SqliteSlots):
     def claim(self, owner: ProcessIdentity, slot: int, *, short_first: bool = False) -> Claim | None:
         """Take the next shard of the lane whose turn it is; a document stage once its page stage is done."""
         now = self._clock()
-        if not self._rows("anything_claimable", now=now):
+        if not self._rows("anything_claimable", now=now) or self._rows("at_most_held"):
             return None
         with self._writing(durable=False) as connection:
             shard = self._take(connection, owner, slot, now, short_first=short_first)
@@ -104,6 +104,8 @@ class SqliteClaims(SqliteSlots):
     def _take(
         self, connection: sqlite3.Connection, owner: ProcessIdentity, slot: int, now: float, *, short_first: bool
     ) -> sqlite3.Row | None:
+        if first(connection, "at_most_held") is not None:
+            return None
         values = {"pid": owner.pid, "started": owner.started, "slot": slot, "now": now}
         values |= {"patience": _PATIENCE, "batch_after": BATCH_AFTER}
         values["longest"] = LONG_SECONDS if _is_reserved(connection) else _ANY_LENGTH

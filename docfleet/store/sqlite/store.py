@@ -9,10 +9,11 @@ from docfleet.store.sqlite.claims import SqliteClaims
 from docfleet.store.sqlite.connection import Clock
 from docfleet.store.sqlite.leases import SqliteLeases
 from docfleet.store.sqlite.poison import SqlitePoison
+from docfleet.store.sqlite.pressure import SqlitePressure
 from docfleet.store.sqlite.reuse import SqliteReuse
 
 
-class SqliteStore(SqliteClaims, SqliteLeases, SqliteReuse, SqlitePoison):
+class SqliteStore(SqliteClaims, SqliteLeases, SqliteReuse, SqlitePoison, SqlitePressure):
     """`Claims`, `Jobs`, `Leases` and the roles of `docfleet.store` beside them on one SQLite file, for one machine."""
 
 

@@ -83,7 +83,7 @@ WHERE NOT EXISTS (
     SELECT 1 FROM recycling AS last
     WHERE last.since > :expired AND NOT EXISTS (
         SELECT 1 FROM workers
-        WHERE workers.slot = last.slot AND workers.state IN ('ready', 'busy')
+        WHERE workers.slot = last.slot AND workers.state IN ('ready', 'busy', 'resting')
             AND (workers.pid, workers.started) <> (last.pid, last.started)
     )
 )

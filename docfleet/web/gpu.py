@@ -1,0 +1,107 @@
+"""`GET /api/gpu-status`: what the machine computes with, how loaded it is, and how much work it should be given."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import Query
+from starlette.responses import Response
+
+from docfleet.devices.gauges import KEPT_SECONDS, Sample
+from docfleet.devices.records import Kind
+from docfleet.web.answers import json_of
+from docfleet.web.device_schemas import (
+    Concurrency,
+    ConcurrencyView,
+    DeviceView,
+    GpuAnswer,
+    GpuStatus,
+    Recommendations,
+    SampleView,
+)
+from docfleet.web.doors import Doors
+
+History = Annotated[
+    float, Query(ge=0, le=KEPT_SECONDS, allow_inf_nan=False, description="seconds of the past to tell of, too")
+]
+
+
+class GpuDoor:
+    """Puts together what was found at the start, what is measured, and what it means."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    async def show(self, history: History = 0) -> Response:
+        """Return the devices as they are now and what to make of them; with `history` how they were, oldest first."""
+        past = await run_sync(self._past, history) if history else None
+        cap = await run_sync(self._doors.store.max_concurrent)
+        found = self._doors.facts.get("devices") or {}
+        plan = found.get("plan", {}) if isinstance(found, dict) else {}
+        status = GpuStatus(
+            accelerated=bool(plan.get("accelerated", False)),
+            devices=devices(self._doors),
+            not_found=_not_found(found),
+            failures=[] if self._doors.gauges is None else self._doors.gauges.failures(),
+        )
+        return json_of(GpuAnswer(gpu_status=status, recommendations=recommendations(self._doors, cap), history=past))
+
+    def _past(self, seconds: float) -> list[SampleView]:
+        gauges = self._doors.gauges
+        kept = {} if gauges is None else gauges.history(seconds)
+        return [_sample(one) for device in sorted(kept) for one in kept[device]]
+
+
+class ConcurrencyDoor:
+    """`/api/max-concurrent`."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    async def show(self) -> Response:
+        """Return the cap in force."""
+        return json_of(self._view(await run_sync(self._doors.store.max_concurrent)))
+
+    async def change(self, wish: Concurrency) -> Response:
+        """Set the cap. What is being read is finished first; the server keeps it over a restart."""
+        await run_sync(self._doors.store.set_max_concurrent, wish.max_concurrent)
+        return json_of(self._view(wish.max_concurrent))
+
+    def _view(self, cap: int | None) -> ConcurrencyView:
+        return ConcurrencyView(max_concurrent=cap, workers=len(self._doors.plan))
+
+
+def devices(doors: Doors) -> list[DeviceView]:
+    """Return every device that was found and the host's cores, each with its last reading and its workers."""
+    found = doors.facts.get("devices") or {}
+    machine = found.get("machine", {}) if isinstance(found, dict) else {}
+    views = [
+        _device(doors, one["device"], one["name"], one.get("blocked", "")) for one in machine.get("accelerators", ())
+    ]
+    return [*views, _device(doors, Kind.CPU.value, machine.get("cpu", {}).get("name", ""), "")]
+
+
+def recommendations(doors: Doors, cap: int | None) -> Recommendations:
+    """Return what the plan means, and the cap on what is done at once."""
+    advice = doors.facts.get("recommendations")
+    if not isinstance(advice, dict):
+        advice = {"max_concurrent": len(doors.plan), "workers": len(doors.plan), "performance_warning": False}
+    return Recommendations.model_validate({**advice, "in_force": cap})
+
+
+def _device(doors: Doors, device: str, name: str, blocked: str) -> DeviceView:
+    sample = None if doors.gauges is None else doors.gauges.latest(device)
+    workers = [slot.index for slot in doors.plan if slot.device == device]
+    return DeviceView(
+        device=device, name=name, workers=workers, blocked=blocked, now=None if sample is None else _sample(sample)
+    )
+
+
+def _sample(sample: Sample) -> SampleView:
+    return SampleView.model_validate(sample.to_json())
+
+
+def _not_found(found: Any) -> dict[str, str]:
+    machine = found.get("machine", {}) if isinstance(found, dict) else {}
+    return {probe["kind"]: probe["reason"] for probe in machine.get("probes", ()) if probe.get("reason")}
