@@ -23,8 +23,8 @@ class Pacing:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._begun = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._task: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app, in its turn."""
@@ -33,17 +33,20 @@ class Pacing:
         await self._app(scope, receive, send)
 
     async def _turn(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._let_in(), name="pacing")
-        await turn
+        loop = asyncio.get_running_loop()
+        if not self._begun:
+            loop.call_soon(self._next_round)
+        self._begun += 1
+        if self._begun > _A_ROUND:
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(turn)
+            await turn
 
-    async def _let_in(self) -> None:
-        # Nothing awaits between the last look at those who wait and the end of the task: nobody is left behind.
-        while self._waiting:
-            for _ in range(min(_A_ROUND, len(self._waiting))):
-                turn = self._waiting.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-            await asyncio.sleep(0)
+    def _next_round(self) -> None:
+        self._begun = min(_A_ROUND, len(self._waiting))
+        for _ in range(self._begun):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+        if self._begun:
+            asyncio.get_running_loop().call_soon(self._next_round)
