@@ -11,7 +11,7 @@ from docfleet import logs
 from docfleet.devices.affinity import bind
 from docfleet.engine.choice import why_not
 from docfleet.engine.fingerprint import fingerprint
-from docfleet.engine.interface import EngineContext
+from docfleet.engine.interface import Engine, EngineContext
 from docfleet.engine.registry import build_engines
 from docfleet.files import DataFolder, remove_tree
 from docfleet.models.progress import Arrivals
@@ -95,28 +95,7 @@ def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
     remove_tree(scratch)
     scratch.mkdir(parents=True)
     arrivals = Arrivals(Path(os.environ.get("MINERU_MODEL_BASE_DIR", scratch)))
-    engines = build_engines(plan.engines)
-    context = EngineContext(
-        device=slot.environment.get("MINERU_DEVICE_MODE", slot.device),
-        threads=int(slot.environment.get("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))),
-        model_source=plan.model_source,
-        vlm_server_url=plan.vlm_server_url,
-        vlm_identity=plan.vlm_identity,
-        vlm_router=plan.vlm_router,
-        scratch=scratch,
-    )
-
-    def load() -> None:
-        for engine in engines:
-            engine.load(context)
-        heart.able(fingerprint(engines, context))
-        settle()
-
-    loaded = WorkerState.READY if seat.serves(heart) else WorkerState.SPARE
-    load_with_patience(load, heart, loaded)
-    if plan.model_source != Source.EMBEDDED:
-        # Somebody meant to have models: without them documents are read all the same, and `/status` says why.
-        heart.tell(loaded, why_not(engines, Tier.BASIC))
+    engines = _loaded_engines(plan, _context(plan, slot, scratch), seat, heart)
     shelves = Shelves(plan.folder, heart.report.engines, shared=plan.share_pages)
     bench = Bench(plan.folder, engines, shelves, Courtesy(store))
     care = Care(
@@ -139,3 +118,32 @@ def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
         owner=owner,
     )
     return AssembledWorker(bench, heart, rounds)
+
+
+def _context(plan: WorkerPlan, slot: WorkerSlot, scratch: Path) -> EngineContext:
+    return EngineContext(
+        device=slot.environment.get("MINERU_DEVICE_MODE", slot.device),
+        threads=int(slot.environment.get("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))),
+        model_source=plan.model_source,
+        vlm_server_url=plan.vlm_server_url,
+        vlm_identity=plan.vlm_identity,
+        vlm_router=plan.vlm_router,
+        scratch=scratch,
+    )
+
+
+def _loaded_engines(plan: WorkerPlan, context: EngineContext, seat: Seat, heart: Heart) -> list[Engine]:
+    engines = build_engines(plan.engines)
+
+    def load() -> None:
+        for engine in engines:
+            engine.load(context)
+        heart.able(fingerprint(engines, context))
+        settle()
+
+    loaded = WorkerState.READY if seat.serves(heart) else WorkerState.SPARE
+    load_with_patience(load, heart, loaded)
+    if plan.model_source != Source.EMBEDDED:
+        # Somebody meant to have models: without them documents are read all the same, and `/status` says why.
+        heart.tell(loaded, why_not(engines, Tier.BASIC))
+    return engines
