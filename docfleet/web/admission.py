@@ -69,9 +69,9 @@ class Admission:
         """Begin the time that one request may wait for room."""
         return Patience(self, asyncio.get_running_loop().time() + seconds)
 
-    async def refusal(self) -> Busy | None:
-        """Return why not even one page more can be taken now; None if it can."""
-        return refusal(await run_sync(self._store.backlog), self.limits, 1)
+    def refusal(self) -> Busy | None:
+        """Return why not even one page more can be taken now; None if it can. Blocks on the store."""
+        return refusal(self._store.backlog(), self.limits, 1)
 
     def count(self, number: int = 1) -> None:
         """Count documents that were sent away. Gathered: a flood must not make the store write for each."""

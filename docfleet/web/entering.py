@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Sequence
@@ -55,7 +56,6 @@ class Entering:
             DocfleetError: why the request was refused, or its only document; of several, why none was taken for want
                 of room.
         """
-        await self._refuse_if_hopeless()
         key = _key_of(request)
         admission = self._doors.admission
         terms = replace(terms, limits=admission.limits, key_seconds=self._doors.key_seconds, caller=caller_of(request))
@@ -72,32 +72,44 @@ class Entering:
             raise refused[0]
         return entered
 
-    async def _refuse_if_hopeless(self) -> None:
-        reason = nobody_can_serve(self._doors, await run_sync(self._doors.store.workers))
+    def _refusal(self, key: str | None) -> Busy | None:
+        """Return why not even one page can be taken now, if so. Blocks on the store.
+
+        Raises:
+            NotReady: no worker can take work before somebody helps.
+        """
+        store = self._doors.store
+        reason = nobody_can_serve(self._doors, store.workers())
         if reason is not None:
             raise NotReady(
                 f"No worker of this server could load its engine: {reason} GET /readyz tells when one has.",
                 retry_after=_RELOAD_SECONDS,
             )
+        # A key that is known makes no new work.
+        if key is not None and store.knows_key(f"{key} 0"):
+            return None
+        return self._doors.admission.refusal()
 
     async def _enter_all(self, request: Request, terms: Terms, key: str | None, patience: Patience) -> list[Entered]:
-        # Before the body is read. A key that is known makes no new work.
-        if key is None or not await run_sync(partial(self._doors.store.knows_key, f"{key} 0")):
-            while busy := await self._doors.admission.refusal():
-                await patience.wait(busy, 1)
+        # Before the body is read.
+        while busy := await run_sync(partial(self._refusal, key)):
+            await patience.wait(busy, 1)
         uploads = await self._doors.receive(request, self._doors.folder, self._doors.body_limit)
         if not uploads:
             raise InvalidRequest("The request holds no document: send it as file or files; /docs has examples.")
         # An only document's error is the request's; one of several must not lose the others.
         enter = self._enter if len(uploads) == 1 else self._enter_guarded
+        entered: list[Entered] = []
         try:
-            # Each document of a request has a key of its own, which no caller's key can be: it ends with its place.
-            return [
-                await enter(upload, terms if key is None else replace(terms, key=f"{key} {place}"), patience)
-                for place, upload in enumerate(uploads)
-            ]
-        finally:
-            await run_sync(partial(_discard, uploads))
+            for place, upload in enumerate(uploads):
+                # Each document of a request has a key of its own, which no caller's key can be: it ends with its place.
+                own = terms if key is None else replace(terms, key=f"{key} {place}")
+                entered.append(await enter(upload, own, patience))
+        except BaseException:
+            # The intake takes the file of what it is given; these never got their turn.
+            await asyncio.shield(run_sync(partial(_discard, uploads[len(entered) + 1 :])))
+            raise
+        return entered
 
     async def _enter(self, upload: Upload, terms: Terms, patience: Patience) -> Entered:
         return Entered(upload.filename, job=await self._doors.intake.accept(upload, terms, patience))
@@ -143,6 +155,5 @@ def _wait_of(request: Request, default: float) -> float:
 
 
 def _discard(uploads: Sequence[Upload]) -> None:
-    # The intake takes the file of what it accepts; what still lies here was refused, or never got its turn.
     for upload in uploads:
         remove_tree(upload.path)
