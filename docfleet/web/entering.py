@@ -24,6 +24,9 @@ from docfleet.web.doors import Doors
 from docfleet.web.problems import incident
 from docfleet.web.readiness import nobody_can_serve
 
+#: Seconds for which one look that found room is enough for all who come. The store decides in the end; the look only
+#: keeps callers from uploading in vain.
+_TRUST = 0.05
 #: Seconds after which a server whose every worker failed to load is worth another try.
 _RELOAD_SECONDS = 30
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
@@ -43,6 +46,8 @@ class Entering:
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
+        #: Of the loop's clock: until then there is room, as far as anyone knows.
+        self._open_until = 0.0
 
     async def enter(self, request: Request, terms: Terms, *, wait: float) -> list[Entered]:
         """Make jobs of a request's documents, in the order they were sent.
@@ -92,7 +97,12 @@ class Entering:
 
     async def _enter_all(self, request: Request, terms: Terms, key: str | None, patience: Patience) -> list[Entered]:
         # Before the body is read.
-        while busy := await run_sync(partial(self._refusal, key)):
+        loop = asyncio.get_running_loop()
+        while loop.time() >= self._open_until:
+            busy = await run_sync(partial(self._refusal, key))
+            if busy is None:
+                self._open_until = loop.time() + _TRUST
+                break
             await patience.wait(busy, 1)
         uploads = await self._doors.receive(request, self._doors.folder, self._doors.body_limit)
         if not uploads:
