@@ -19,6 +19,7 @@ from docfleet.models.records import Source
 from docfleet.options import Tier
 from docfleet.process.groups import lead_group
 from docfleet.process.identity import identify
+from docfleet.process.memory import settle
 from docfleet.records import WorkerSlot, WorkerState
 from docfleet.sharding.deadlines import Deadlines
 from docfleet.shelf.folder import Shelves
@@ -28,7 +29,6 @@ from docfleet.worker.care import Care
 from docfleet.worker.courtesy import Courtesy
 from docfleet.worker.frugality import Frugality
 from docfleet.worker.heart import Heart
-from docfleet.worker.memory import settle
 from docfleet.worker.recycling import Recycler, RecyclingLimits
 from docfleet.worker.resting import Rest
 from docfleet.worker.rounds import Rounds, load_with_patience
