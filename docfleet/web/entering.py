@@ -24,9 +24,6 @@ from docfleet.web.doors import Doors
 from docfleet.web.problems import incident
 from docfleet.web.readiness import nobody_can_serve
 
-#: Seconds for which one look that found room is enough for all who come. The store decides in the end; the look only
-#: keeps callers from uploading in vain.
-_TRUST = 0.05
 #: Seconds after which a server whose every worker failed to load is worth another try.
 _RELOAD_SECONDS = 30
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
@@ -46,8 +43,6 @@ class Entering:
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
-        #: Of the loop's clock: until then there is room, as far as anyone knows.
-        self._open_until = 0.0
 
     async def enter(self, request: Request, terms: Terms, *, wait: float) -> list[Entered]:
         """Make jobs of a request's documents, in the order they were sent.
@@ -97,11 +92,12 @@ class Entering:
 
     async def _enter_all(self, request: Request, terms: Terms, key: str | None, patience: Patience) -> list[Entered]:
         # Before the body is read.
-        loop = asyncio.get_running_loop()
-        while loop.time() >= self._open_until:
+        admission = self._doors.admission
+        while not admission.open:
             busy = await run_sync(partial(self._refusal, key))
             if busy is None:
-                self._open_until = loop.time() + _TRUST
+                if key is None:
+                    admission.found_room()
                 break
             await patience.wait(busy, 1)
         uploads = await self._doors.receive(request, self._doors.folder, self._doors.body_limit)
@@ -122,7 +118,10 @@ class Entering:
         return entered
 
     async def _enter(self, upload: Upload, terms: Terms, patience: Patience) -> Entered:
-        return Entered(upload.filename, job=await self._doors.intake.accept(upload, terms, patience))
+        job = await self._doors.intake.accept(upload, terms, patience)
+        if not job.state.final:
+            self._doors.admission.took_work()
+        return Entered(upload.filename, job=job)
 
     async def _enter_guarded(self, upload: Upload, terms: Terms, patience: Patience) -> Entered:
         try:
