@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -111,10 +112,11 @@ class Entering:
                 # Each document of a request has a key of its own, which no caller's key can be: it ends with its place.
                 own = terms if key is None else replace(terms, key=f"{key} {place}")
                 entered.append(await enter(upload, own, patience))
-        except BaseException:
-            # The intake takes the file of what it is given; these never got their turn.
-            await asyncio.shield(run_sync(partial(_discard, uploads[len(entered) + 1 :])))
-            raise
+        finally:
+            # The intake has taken the files of jobs; others were refused, or never got their turn.
+            left = [upload for upload, one in zip_longest(uploads, entered) if one is None or one.job is None]
+            if left:
+                await asyncio.shield(run_sync(partial(_discard, left)))
         return entered
 
     async def _enter(self, upload: Upload, terms: Terms, patience: Patience) -> Entered:
