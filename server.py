@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(settings: Settings) -> int:
     """Assemble the server from its settings and serve until a signal."""
     # Not at the top of the module: the workers' render children import it too, and need none of this.
-    from docfleet.host.exits import begin_run, tell_exit
+    from docfleet.host.exits import Exits, begin_run
     from docfleet.host.life import ApiLife
     from docfleet.host.lock import hold_folder
     from docfleet.host.server import FleetServer
@@ -116,7 +115,7 @@ def run(settings: Settings) -> int:
             pool=fleet.pool,
         ),
         grace_seconds=settings.grace_seconds,
-        on_exit=partial(tell_exit, folder.database),
+        exits=Exits(folder.database, (*workers.slots, *workers.spares)),
     )
     return server.serve(host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
 
