@@ -65,10 +65,10 @@ class SqliteSlots(Database):
             connection.execute(sql("seat"), dict(leaving) | went)
         return True
 
-    def record_exit(self, pid: int, status: int) -> None:
-        """Record how the process ended that has a slot."""
+    def record_exit(self, pid: int, status: int) -> bool:
+        """Record how the process ended that has a slot. False: it has none."""
         with self._writing(durable=False) as connection:
-            connection.execute(sql("record_exit"), {"pid": pid, "status": status})
+            return connection.execute(sql("record_exit"), {"pid": pid, "status": status}).rowcount > 0
 
     def forgive(self) -> None:
         """Forget what went wrong at the start of workers."""
