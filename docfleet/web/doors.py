@@ -17,6 +17,7 @@ from docfleet.store.admission import Terms
 from docfleet.store.interface import Jobs
 from docfleet.store.poison import Poison
 from docfleet.store.pressure import Pressure
+from docfleet.store.tallies import Tallying
 from docfleet.web.admission import Admission
 from docfleet.web.feed import ProgressFeed
 from docfleet.web.waiting import JobWatch
@@ -61,8 +62,8 @@ class VlmPool(Protocol):
         ...
 
 
-class DoorStore(Jobs, Poison, Pressure, Protocol):
-    """What the doors ask of a store: three roles, and for `/status` a look at who holds what."""
+class DoorStore(Jobs, Poison, Pressure, Tallying, Protocol):
+    """What the doors ask of a store: four roles, and for `/status` a look at who holds what."""
 
     def leases(self) -> list[Shard]:
         """Return every shard that a worker holds."""
