@@ -23,6 +23,7 @@ from starlette.formparsers import MultiPartParser
 from docfleet.host.keeper import Keeper
 from docfleet.host.shutdown import Ending, end_children
 from docfleet.process.groups import kill_group
+from docfleet.web.counting import install_counting
 from docfleet.web.pacing import Pacing
 from docfleet.web.problems import install_error_handlers
 
@@ -74,6 +75,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self._on_exit = on_exit
         install_error_handlers(self.app)
         self.app.add_middleware(Pacing)
+        install_counting(self.app)
         MultiPartParser.spool_max_size = _SPOOL_BYTES
 
     @asynccontextmanager
