@@ -15,10 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from docfleet.metrics.catalogue import METRICS
 from docfleet.store.admission import Limits
 from docfleet.store.tallies import Event
+from tests.exposition import Numbers, numbers_in, one
 from tests.integration.web_house import PDF, House, open_house
 from tests.serving import wait_until
-
-Numbers = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture
@@ -27,23 +26,11 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield running
 
 
-def numbers_in(text: str) -> Numbers:
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
 def fresh(house: House) -> Numbers:
     # What was collected within the last second is told again.
     first = house.get("/metrics").text
     wait_until(lambda: house.get("/metrics").text != first, message="a new collection")
     return numbers_in(house.get("/metrics").text)
-
-
-def one(told: Numbers, name: str, **labels: str) -> float:
-    return told.get((name, frozenset(labels.items())), 0.0)
 
 
 def test_the_answer_is_prometheus_text_and_holds_every_metric_of_the_catalogue_and_no_other(house: House) -> None:
