@@ -231,6 +231,12 @@ def _family(root: type[DocfleetError]) -> dict[str, type[DocfleetError]]:
     return found
 
 
+def code_of(record: dict[str, Any]) -> str:
+    """Return the code that `record()` told, or "other" for one that the family does not know: an engine's own."""
+    code = str(record.get("code"))
+    return code if code in _family(DocfleetError) else "other"
+
+
 def from_record(record: dict[str, Any]) -> DocfleetError:
     """Rebuild the error that `record()` described; an unknown code becomes an InternalError."""
     kind = _family(DocfleetError).get(str(record.get("code")), InternalError)

@@ -1,4 +1,7 @@
-"""Renew the tables of README.md from the code: `python docs/readme.py`. Tests hold that they are up to date."""
+"""Renew the tables of README.md and docs/metrics.md from the code: `python docs/readme.py`.
+
+Tests hold that they are up to date.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from docfleet.metrics.catalogue import METRICS
 from docfleet.options import ParseOptions
 from docfleet.settings import Settings
 
@@ -37,6 +41,16 @@ def renew(text: str) -> str:
     return text
 
 
+def renew_metrics(text: str) -> str:
+    """Return docs/metrics.md with the table as the code has it."""
+    head = "| metric | type | labels | meaning | counted since the start of |\n|---|---|---|---|---|\n"
+    told = "\n".join(
+        f"| `{one.name}` | {one.kind} | {', '.join(one.labels)} | {one.meaning} | {one.since} |"
+        for one in METRICS.values()
+    )
+    return re.sub(re.escape(head) + r"(?:[|][^\n]*\n)*", lambda _: head + told + "\n", text)
+
+
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(renew(path.read_text()))
+    for path, renewed in ((ROOT / "README.md", renew), (ROOT / "docs" / "metrics.md", renew_metrics)):
+        path.write_text(renewed(path.read_text()))

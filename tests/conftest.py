@@ -25,11 +25,13 @@ settings.load_profile("any-machine")
 #: Parts that a test may need, and whether they are here.
 PARTS = {
     "documents": DOCUMENTS.is_dir,
+    # Prometheus' checker of metrics; in Debian's package prometheus.
+    "promtool": lambda: shutil.which("promtool") is not None,
     # A process namespace of its own, as a container has: only root may make one.
     "namespaces": lambda: shutil.which("unshare") is not None and os.geteuid() == 0,
 }
 #: Their absence under CI is a failure, not a reason to skip.
-CI_HAS = frozenset({"namespaces"})
+CI_HAS = frozenset({"namespaces", "promtool"})
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

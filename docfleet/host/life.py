@@ -26,6 +26,7 @@ from docfleet.intake.accept import Intake
 from docfleet.intake.inspector import Inspector
 from docfleet.intake.receive import receive
 from docfleet.intake.reuse import Reuse
+from docfleet.metrics.traffic import Traffic
 from docfleet.models.progress import read_status
 from docfleet.process.memory import give_back, settle
 from docfleet.records import WorkerSlot
@@ -41,6 +42,8 @@ from docfleet.supervisor.leases import LeaseKeeper
 from docfleet.supervisor.limits import Limits as LeaseLimits
 from docfleet.supervisor.memory import Marks, MemoryWatch
 from docfleet.supervisor.pages import PageKeeper
+from docfleet.supervisor.progress import INTERVAL as PROGRESS_INTERVAL
+from docfleet.supervisor.progress import ProgressLog
 from docfleet.supervisor.sizes import keep_within
 from docfleet.supervisor.tidying import clear_leftovers, retire_results
 from docfleet.supervisor.watch import Chore, Watch
@@ -115,7 +118,7 @@ class ApiLife:
             seconds = self.settings.sample_seconds
             gauges = Gauges(probes_for(self.accelerators, seconds), interval=seconds)
             ending.callback(gauges.stop)
-            doors = self._doors(store, inspector, watch, feed, facts, gauges, vlm)
+            doors = self._doors(store, inspector, watch, feed, facts, gauges, vlm, app.state.traffic)
             ending.push_async_callback(doors.admission.write)
 
             def release() -> None:
@@ -152,6 +155,7 @@ class ApiLife:
         facts: Mapping[str, Any],
         gauges: Gauges,
         vlm: PoolKeeper | None,
+        traffic: Traffic,
     ) -> Doors:
         settings = self.settings
         limits = Limits(pages=settings.max_backlog_pages, jobs=settings.max_backlog_jobs)
@@ -174,8 +178,11 @@ class ApiLife:
             facts=facts,
             gauges=gauges,
             started_at=time.time(),
+            begun=self.begun,
             stale_seconds=settings.stale_seconds,
             vlm=vlm,
+            traffic=traffic,
+            disk_reserve=reserve,
         )
 
     def _chores(self, store: SqliteStore) -> list[Chore]:
@@ -208,6 +215,7 @@ class ApiLife:
             Chore("pages", pages.look, _PAGES_INTERVAL),
             Chore("cancelled", Revoker(store, self.folder).look, _REVOKE_INTERVAL),
             Chore("poison", store.forget_expired, _RETENTION_INTERVAL),
+            Chore("progress", ProgressLog(store).look, PROGRESS_INTERVAL),
             Chore("retention", lambda: retire_results(self.folder, store, retention), _RETENTION_INTERVAL),
         ]
 

@@ -24,6 +24,7 @@ from docfleet.host.exits import Exits
 from docfleet.host.keeper import Keeper
 from docfleet.host.shutdown import Ending, end_children
 from docfleet.process.groups import kill_group
+from docfleet.web.counting import install_counting
 from docfleet.web.pacing import Pacing
 from docfleet.web.problems import install_error_handlers
 
@@ -75,6 +76,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self._exits = exits
         install_error_handlers(self.app)
         self.app.add_middleware(Pacing)
+        install_counting(self.app)
         MultiPartParser.spool_max_size = _SPOOL_BYTES
 
     @asynccontextmanager

@@ -127,13 +127,14 @@ class Claims(Changes, Protocol):
         """
         ...
 
-    def give_way(self, claim: Claim, pages: int, *, output: str) -> bool:
+    def give_way(self, claim: Claim, pages: int, *, output: str, tier: str = "") -> bool:
         """Deliver the first `pages` pages of a held page shard, durably, and queue the rest of it; this ends the lease.
 
         Args:
             claim: of a page shard.
             pages: at least 1, and fewer than it has.
             output: folder of what was read, relative to the data folder.
+            tier: at which it was read, for the counts.
 
         Returns:
             False if the lease was lost: nothing was recorded.

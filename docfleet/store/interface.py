@@ -16,6 +16,7 @@ from docfleet.records import Document, Job, JobState, ProcessIdentity, Revocatio
 from docfleet.sharding.verdicts import Fault
 from docfleet.store.admission import Backlog, JobFilter, JobProgress, QueuePlace, Terms
 from docfleet.store.claims import Changes
+from docfleet.store.tallies import Tallying
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,7 @@ class Jobs(Changes, Protocol):
         ...
 
 
-class Leases(Jobs, Protocol):
+class Leases(Jobs, Tallying, Protocol):
     """The supervisor's side."""
 
     def leases(self) -> list[Shard]:

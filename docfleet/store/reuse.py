@@ -98,8 +98,14 @@ class Shelved(Protocol):
 class Recycling(Protocol):
     """One worker at a time leaves to be replaced."""
 
-    def may_recycle(self, owner: ProcessIdentity, slot: int) -> bool:
-        """Take the turn. False while the last one's replacement is not ready; a turn is over after ten minutes."""
+    def may_recycle(self, owner: ProcessIdentity, slot: int, reason: str = "other") -> bool:
+        """Take the turn. False while the last one's replacement is not ready; a turn is over after ten minutes.
+
+        Args:
+            owner: who asks.
+            slot: which it serves.
+            reason: one of few words, for the counts.
+        """
         ...
 
 

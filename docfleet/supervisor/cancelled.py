@@ -11,6 +11,7 @@ from docfleet.process.groups import kill_group_of
 from docfleet.process.identity import is_alive
 from docfleet.records import Revocation
 from docfleet.store.interface import Leases
+from docfleet.store.tallies import Event
 
 #: Seconds that a worker has to let go. It learns of it within half a second, but only stops between pages.
 PATIENCE = 1.25
@@ -37,6 +38,7 @@ class Revoker:
             kill_group_of(one.owner)
             self._store.retire(one.slot, one.owner, "killed in the middle of a page of a cancelled job")
             logger.info("job {} was cancelled: worker {} was killed in mid-page", one.job_id, one.owner.pid)
+            self._store.count_event(Event.WORKER_KILL, "cancelled")
             killed = True
         job = self._store.job(one.job_id)
         if job is None or job.output is None:

@@ -11,6 +11,7 @@ from docfleet.records import Shard, Stage, WorkerReport, WorkerState
 from docfleet.sharding.deadlines import retry_delay
 from docfleet.sharding.verdicts import Fault
 from docfleet.store.interface import Leases
+from docfleet.store.tallies import Event
 from docfleet.supervisor.blame import Blame
 from docfleet.supervisor.limits import Limits
 from docfleet.supervisor.tidying import tidy_ended
@@ -41,9 +42,10 @@ class LeaseKeeper:
         if owner is None:
             return False
         alive = is_alive(owner)
-        cause = self._limits.broken(shard, owner) if alive else self._limits.lost(shard)
-        if cause is None:
+        broken = self._limits.broken(shard, owner) if alive else None
+        if alive and broken is None:
             return False
+        cause = self._limits.lost(shard) if broken is None else broken.cause
         fault = Fault.PROCESS if alive else self._blame.of(shard)
         # Its children first of all: they would go on burning the device that the next attempt needs.
         kill_group_of(owner)
@@ -59,6 +61,8 @@ class LeaseKeeper:
             # One that died of something else says nothing about what it read.
             remember=self._limits.remember_seconds if fault is Fault.PROCESS else 0.0,
         )
+        if broken is not None:
+            self._store.count_event(Event.WORKER_KILL, broken.limit)
         if ended:
             remove_tree(self._folder.part(shard.job_id, shard.id, shard.attempt))
             if shard.stage in (Stage.DOCUMENT, Stage.WHOLE):

@@ -15,6 +15,15 @@ from docfleet.sharding.deadlines import Deadlines
 _MEGABYTE = 1024 * 1024
 
 
+@dataclass(frozen=True)
+class Broken:
+    """A limit that was not kept."""
+
+    #: For the counts: silent, deadline, memory.
+    limit: str
+    cause: DocfleetError
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """The limits of every lease. They are looked at from outside: a worker that hangs cannot look at itself."""
@@ -32,19 +41,21 @@ class Limits:
         """Return the cause for a worker that is gone."""
         return WorkerLost(self._told(shard, "died"))
 
-    def broken(self, shard: Shard, owner: ProcessIdentity) -> DocfleetError | None:
-        """Return the cause for which a living worker has to be killed, or None while it keeps the limits."""
+    def broken(self, shard: Shard, owner: ProcessIdentity) -> Broken | None:
+        """Return which limit a living worker has broken, for which it has to be killed; None while it keeps them."""
         now = time.time()
         silent = now - (shard.heartbeat_at or shard.claimed_at or now)
         if silent > self.stale_seconds:
-            return WorkerLost(self._told(shard, f"was silent for {silent:.0f} s and was killed"))
+            told = f"was silent for {silent:.0f} s and was killed"
+            return Broken("silent", WorkerLost(self._told(shard, told)))
         begun = shard.claimed_at or now
         deadline = shard.deadline_at or begun + self.deadlines.at_most(shard.last_page - shard.first_page + 1)
         if now > deadline:
-            return TooSlow(self._told(shard, f"took longer than {deadline - begun:.0f} s and was killed"))
+            told = f"took longer than {deadline - begun:.0f} s and was killed"
+            return Broken("deadline", TooSlow(self._told(shard, told)))
         if self.memory_bytes and (held := group_bytes(owner.pid)) > self.memory_bytes:
             told = f"took {held // _MEGABYTE} MB of memory (allowed: {self.memory_bytes // _MEGABYTE}) and was killed"
-            return WorkerLost(self._told(shard, told))
+            return Broken("memory", WorkerLost(self._told(shard, told)))
         return None
 
     def _told(self, shard: Shard, what: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from docfleet.addresses import address_id
 from docfleet.vlm.breaker import Breaker, Circuit
 from docfleet.vlm.limit import AdaptiveLimit
-from docfleet.vlm.records import EndpointRow, EndpointState, Member
+from docfleet.vlm.records import PAGE_KIND, EndpointRow, EndpointState, Member
 
 #: Share of the newest request in the smoothed figures.
 _NEWEST = 0.25
@@ -39,12 +39,14 @@ class Endpoint:
         self.used_at = now
         self._done = 0
         self._failed = 0
+        self._pages = 0
         #: By kind of request: seconds of the server's time, which is what one takes, shared by those there at once.
         #: A page's layout takes many times as long as a line of it: only like is compared with like.
         self.paces: dict[str, float] = {}
         self._rests_until = 0.0
         self._rest = _REST
         self._ends: deque[float] = deque(maxlen=6000)
+        self._page_ends: deque[float] = deque(maxlen=6000)
 
     @property
     def url(self) -> str:
@@ -101,6 +103,9 @@ class Endpoint:
         self._rest = _REST
         self._done += 1
         self._ends.append(now)
+        if kind == PAGE_KIND:
+            self._pages += 1
+            self._page_ends.append(now)
         self.seconds = _smoothed(self.seconds, seconds)
         if kind in self.paces or len(self.paces) < _KINDS:
             self.paces[kind] = _smoothed(self.paces.get(kind), seconds / load)
@@ -119,8 +124,10 @@ class Endpoint:
 
     def row(self, now: float) -> EndpointRow:
         """Return how it stands."""
-        while self._ends and self._ends[0] < now - _WINDOW:
-            self._ends.popleft()
+        for ends in (self._ends, self._page_ends):
+            while ends and ends[0] < now - _WINDOW:
+                ends.popleft()
+        pages = self._page_ends
         return EndpointRow(
             id=address_id(self.url),
             url=self.url,
@@ -133,8 +140,10 @@ class Endpoint:
             limit=self.limit.value,
             done=self._done,
             failed=self._failed,
+            pages=self._pages,
             seconds=None if self.seconds is None else round(self.seconds, 3),
             per_second=round(len(self._ends) / _WINDOW, 3),
+            pages_per_second=round(len(pages) / max(1.0, now - pages[0]), 3) if pages else 0.0,
         )
 
     def _state(self, now: float) -> EndpointState:

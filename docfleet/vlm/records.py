@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
+
+#: The kind of request of which MinerU's client sends one for each page, before those for what is on it.
+PAGE_KIND = "Layout Detection"
 
 
 class EndpointState(StrEnum):
@@ -73,11 +76,20 @@ class EndpointRow:
     limit: int
     done: int
     failed: int
+    #: Requests done of the kind that there is one of for each page.
+    pages: int
     #: Seconds a request takes there, smoothed; None before the first.
     seconds: float | None
     #: Requests a second over the last minute.
     per_second: float
+    #: Over the last minute, or the part of it in which there was work.
+    pages_per_second: float
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Self:
+        """Return the row that `to_json` told."""
+        return cls(**{**told, "state": EndpointState(told["state"])})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -12,11 +12,13 @@ from docfleet.devices.gauges import Gauges
 from docfleet.files import DataFolder
 from docfleet.intake.accept import AwaitsRoom
 from docfleet.intake.spool import Upload
+from docfleet.metrics.traffic import Traffic
 from docfleet.records import Job, Shard, WorkerSlot
 from docfleet.store.admission import Terms
 from docfleet.store.interface import Jobs
 from docfleet.store.poison import Poison
 from docfleet.store.pressure import Pressure
+from docfleet.store.tallies import Tallying
 from docfleet.web.admission import Admission
 from docfleet.web.feed import ProgressFeed
 from docfleet.web.waiting import JobWatch
@@ -61,11 +63,15 @@ class VlmPool(Protocol):
         ...
 
 
-class DoorStore(Jobs, Poison, Pressure, Protocol):
-    """What the doors ask of a store: three roles, and for `/status` a look at who holds what."""
+class DoorStore(Jobs, Poison, Pressure, Tallying, Protocol):
+    """What the doors ask of a store: four roles, and what `/status` and `/metrics` look at."""
 
     def leases(self) -> list[Shard]:
         """Return every shard that a worker holds."""
+        ...
+
+    def stored_bytes(self) -> int:
+        """Return what all measured jobs weigh together. Goes over every job."""
         ...
 
 
@@ -97,9 +103,15 @@ class Doors:
     facts: Mapping[str, Any]
     #: Readings of the devices; None: nobody reads them.
     gauges: Gauges | None = None
-    #: When the server started, seconds since the epoch.
+    #: When this process opened the doors, seconds since the epoch.
     started_at: float
+    #: When the server began, which may have had other such processes before; 0: it is the first.
+    begun: float = 0.0
     #: A worker that was silent for so many seconds does not count as ready.
     stale_seconds: float = 60.0
+    #: Counts of requests.
+    traffic: Traffic = field(default_factory=Traffic)
+    #: Bytes that are left free on the disk.
+    disk_reserve: int = 0
     #: The pool of VLM servers; None where the settings name none.
     vlm: VlmPool | None = None

@@ -25,6 +25,9 @@ from docfleet.errors import DocfleetError, InternalError, InvalidRequest, NotRea
 #: Status of a response that nobody reads any more; shows in the access log only.
 CLIENT_CLOSED_REQUEST = 499
 
+#: Where a request's scope holds the code of the error that was its answer, for the counts.
+ERROR_CODE = "docfleet.error_code"
+
 #: Codes of errors that the web framework and the host raise by status alone.
 _CODES = {
     400: "invalid_request",
@@ -113,12 +116,14 @@ class LastResort:
             # Only the end of the server cancels requests. Otherwise its host would answer a bare 500.
             if started:
                 raise
+            scope[ERROR_CODE] = NotReady.code
             await problem(_ending())(scope, receive, send)
         except Exception as exc:
             if ClientDisconnect in (type(exc), type(exc.__cause__)):
                 logger.debug("the caller of {} {!r} left", scope["method"], scope["path"])
                 return
             error = incident(exc, f"answering {scope['method']} {scope['path']!r}")
+            scope[ERROR_CODE] = error.code
             # A response under way cannot be taken back: the host closes the connection, so the caller sees it is cut.
             if not started:
                 await problem(error)(scope, receive, send)
@@ -135,12 +140,14 @@ async def _expected(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, DocfleetError)
     if exc.status == InternalError.status:
         logger.error("{} {!r} answered with {}: {}", request.method, request.url.path, exc.code, exc.message)
+    request.scope[ERROR_CODE] = exc.code
     return problem(exc)
 
 
 async def _invalid(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     parts = [f"{'.'.join(str(step) for step in item['loc'])}: {item['msg']}" for item in exc.errors()]
+    request.scope[ERROR_CODE] = InvalidRequest.code
     return problem(InvalidRequest("; ".join(parts) + "."))
 
 
@@ -148,6 +155,7 @@ async def _by_status(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     status = exc.status_code
     code = _CODES.get(status, "invalid_request" if status < 500 else InternalError.code)
+    request.scope[ERROR_CODE] = code
     record = {"code": code, "message": _explain(request, exc), "retryable": status in _RETRYABLE}
     headers: Mapping[str, str] | None = exc.headers
     return JsonBytes({"error": record}, status, headers)

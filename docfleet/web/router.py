@@ -15,6 +15,7 @@ from docfleet.web.events import EventDoor
 from docfleet.web.forms import predict_request
 from docfleet.web.gpu import ConcurrencyDoor, GpuDoor
 from docfleet.web.jobs import JobDoors
+from docfleet.web.metrics import MetricsDoor
 from docfleet.web.overview import Overview
 from docfleet.web.poison import PoisonDoors
 from docfleet.web.predict import Predict
@@ -94,7 +95,7 @@ def create_doors(doors: Doors) -> APIRouter:
     )
     _add_control(router, jobs, EventDoor(doors))
     _add_files(router, jobs)
-    _add_server(router, Probes(doors), Status(doors))
+    _add_server(router, Probes(doors), Status(doors), MetricsDoor(doors))
     _add_devices(router, GpuDoor(doors), ConcurrencyDoor(doors))
     _add_poison(router, PoisonDoors(doors))
     _add_vlm(router, VlmDoors(doors))
@@ -180,7 +181,7 @@ def _add_files(router: APIRouter, jobs: JobDoors) -> None:
     router.add_api_route(path, jobs.file, methods=["HEAD"], include_in_schema=False)
 
 
-def _add_server(router: APIRouter, probes: Probes, status: Status) -> None:
+def _add_server(router: APIRouter, probes: Probes, status: Status, metrics: MetricsDoor) -> None:
     router.add_api_route(
         "/livez",
         probes.livez,
@@ -204,6 +205,16 @@ def _add_server(router: APIRouter, probes: Probes, status: Status) -> None:
         summary="Devices, workers, queue, totals",
         tags=["server"],
         responses={200: _of(StatusView, "The server as a whole.")},
+    )
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    router.add_api_route(
+        "/metrics",
+        metrics.metrics,
+        methods=["GET"],
+        summary="Numbers for Prometheus",
+        tags=["server"],
+        response_class=Response,
+        responses={200: {"description": "Prometheus' text format, version 0.0.4.", "content": text}},
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from docfleet.records import JobState, Lane, ShardState, Stage, WorkerState
 from docfleet.web.device_schemas import DeviceView, Recommendations
+from docfleet.web.progress_schemas import ProgressView
 from docfleet.web.shapes import Out as _Out
 from docfleet.web.shapes import Text
 
@@ -277,8 +278,12 @@ class VlmEndpoint(_Out):
     limit: int = Field(description="requests at once that it gets at present; adapts to what it can do")
     done: int
     failed: int
+    pages: int = Field(default=0, description="pages of which the layout was read there; each takes more requests")
     seconds: float | None = Field(description="that a request takes there, smoothed")
     per_second: float = Field(description="requests, over the last minute")
+    pages_per_second: float = Field(
+        default=0.0, description="over the last minute, or the part of it in which there was work"
+    )
 
 
 class VlmView(_Out):
@@ -303,6 +308,7 @@ class StatusView(_Out):
     queue: QueueView
     totals: TotalsView
     pages_per_second: float = Field(description="over the last minute")
+    progress: ProgressView
     waiting_requests: int
     vlm: VlmView | None = Field(description="null where the settings name no VLM server")
     warnings: list[Text]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from anyio.to_thread import run_sync
 from starlette.responses import Response
@@ -12,13 +13,26 @@ from starlette.responses import Response
 from docfleet import __version__
 from docfleet.records import Shard, WorkerReport, WorkerState
 from docfleet.store.interface import Totals
+from docfleet.store.progress import Progress, progress_of
 from docfleet.web.answers import json_of
 from docfleet.web.doors import Doors
 from docfleet.web.gpu import devices as gauge_views
 from docfleet.web.gpu import recommendations
+from docfleet.web.progress import progress_view
 from docfleet.web.readiness import Standing, standings
 from docfleet.web.schemas import QueueView, SpareView, StatusView, TotalsView, VlmView, WorkerView
 from docfleet.web.vlm import vlm_view
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the store told for one answer."""
+
+    totals: Totals
+    progress: Progress
+    reports: list[WorkerReport]
+    leases: list[Shard]
+    cap: int | None
 
 
 class Status:
@@ -30,28 +44,28 @@ class Status:
     async def status(self) -> Response:
         """Return devices, workers and what each does, the queue, totals, speed and warnings."""
         vlm = await vlm_view(self._doors.vlm)
-        return json_of(self._view(*await run_sync(self._read), vlm))
+        return json_of(self._view(await run_sync(self._read), vlm))
 
-    def _read(self) -> tuple[Totals, list[WorkerReport], list[Shard], int | None]:
+    def _read(self) -> _Told:
         store = self._doors.store
-        return store.totals(), store.workers(), store.leases(), store.max_concurrent()
+        totals = store.totals()
+        return _Told(
+            totals=totals,
+            progress=progress_of(totals, store.backlog(), store.tallies()),
+            reports=store.workers(),
+            leases=store.leases(),
+            cap=store.max_concurrent(),
+        )
 
-    def _view(
-        self,
-        totals: Totals,
-        reports: Sequence[WorkerReport],
-        leases: Sequence[Shard],
-        cap: int | None,
-        vlm: VlmView | None,
-    ) -> StatusView:
-        doors = self._doors
-        jobs = {shard.id: shard.job_id for shard in leases}
+    def _view(self, told: _Told, vlm: VlmView | None) -> StatusView:
+        doors, totals, reports = self._doors, told.totals, told.reports
+        jobs = {shard.id: shard.job_id for shard in told.leases}
         return StatusView(
             version=str(doors.facts.get("version", __version__)),
             uptime=round(time.time() - doors.started_at, 3),
             devices=doors.facts.get("devices", []),
             gauges=gauge_views(doors),
-            recommendations=recommendations(doors, cap),
+            recommendations=recommendations(doors, told.cap),
             model_source=doors.facts.get("model_source"),
             workers=[_worker(one, jobs) for one in standings(doors, reports)],
             spares=_spares(doors, reports),
@@ -77,6 +91,7 @@ class Status:
                 recycled=totals.recycled,
             ),
             pages_per_second=totals.pages_per_second,
+            progress=progress_view(doors, told.progress, reports, vlm),
             waiting_requests=doors.watch.waiting,
             vlm=vlm,
             warnings=list(doors.facts.get("warnings", ())),

@@ -45,6 +45,8 @@ class Outcome:
     output: Path
     #: None after a page stage: its parts are the engine's business.
     report: ParseReport | None
+    #: At which it was read.
+    tier: str = ""
     #: Pages of the shard that were read, where it made room for a short document before its end.
     made_room_after: int | None = None
 
@@ -99,8 +101,11 @@ class Bench:
         Raises:
             DocfleetError: the document cannot be parsed; another attempt would meet the same.
         """
+        outcome = self._stage(work, _Progress(work.claim, pages_done, self._courtesy))
+        return replace(outcome, tier=work.choice.tier.value)
+
+    def _stage(self, work: Work, progress: _Progress) -> Outcome:
         claim = work.claim
-        progress = _Progress(claim, pages_done, self._courtesy)
         if claim.stage is Stage.DOCUMENT:
             parts = [self._folder.absolute(part) for part in claim.parts]
             return self._finish(work, parts, progress)
@@ -111,7 +116,7 @@ class Bench:
         made_room_after = self._read(work, part, progress)
         if claim.stage is Stage.PAGES:
             sync_tree(part, self._folder.job(claim.job_id))
-            return Outcome(part, None, made_room_after)
+            return Outcome(part, None, made_room_after=made_room_after)
         if claim.stage is Stage.PROBE:
             # Inside the part: two probes of a document may have the same number of attempt.
             return Outcome(self._finish(work, [part], progress, part / "probe").output, None)
@@ -127,7 +132,7 @@ class Bench:
 
     def encode(self, outcome: Outcome) -> dict[str, object]:
         """Return the report as the store keeps it."""
-        return {} if outcome.report is None else outcome.report.to_json()
+        return {"tier": outcome.tier} if outcome.report is None else outcome.report.to_json()
 
     def relative(self, path: Path) -> str:
         """Return the path as the store keeps it."""

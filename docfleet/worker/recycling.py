@@ -36,6 +36,14 @@ class RecyclingLimits:
     rss: int = 0
 
 
+@dataclass(frozen=True)
+class _Reason:
+    #: For the counts: documents, hours, memory, weights.
+    kind: str
+    #: For people.
+    told: str
+
+
 class Recycler:
     """Tells one worker when to leave."""
 
@@ -70,11 +78,11 @@ class Recycler:
             return False
         self._ask_at = time.monotonic() + _ASK_AGAIN
         slot = self._heart.report.slot
-        if self._waits_for_spare(slot) or not self._turns.may_recycle(self._owner, slot):
+        if self._waits_for_spare(slot) or not self._turns.may_recycle(self._owner, slot, reason.kind):
             return False
-        logger.info("this worker is replaced: {}", reason)
+        logger.info("this worker is replaced: {}", reason.told)
         if not self._seat.hand_over(slot):
-            self._heart.tell(WorkerState.RECYCLING, reason)
+            self._heart.tell(WorkerState.RECYCLING, reason.told)
         return True
 
     def _waits_for_spare(self, slot: int) -> bool:
@@ -83,16 +91,16 @@ class Recycler:
         patient = self._seat.spares > 0 and now - self._due_since < _SPARE_PATIENCE
         return patient and self._seat.warm_spare(slot) is None
 
-    def _reason(self, report: WorkerReport) -> str | None:
+    def _reason(self, report: WorkerReport) -> _Reason | None:
         limits, age = self._limits, time.time() - report.started_at
         if self._arrived():
-            return "weights have come since it was loaded"
+            return _Reason("weights", "weights have come since it was loaded")
         if not report.documents_done:
             return None
         if limits.documents and report.documents_done >= limits.documents:
-            return f"it has read {report.documents_done} documents"
+            return _Reason("documents", f"it has read {report.documents_done} documents")
         if limits.seconds and age >= limits.seconds:
-            return f"it has run for {age / 3600:.1f} hours"
+            return _Reason("hours", f"it has run for {age / 3600:.1f} hours")
         if self._highest and report.rss > self._highest:
-            return f"it holds {report.rss / 2**20:.0f} MB"
+            return _Reason("memory", f"it holds {report.rss / 2**20:.0f} MB")
         return None

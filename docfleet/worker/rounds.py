@@ -153,7 +153,7 @@ class Rounds:
         if pages is None:
             return self._claims.complete(claim, output=output, report=report)
         self._short_first = True
-        return self._claims.give_way(claim, pages, output=output)
+        return self._claims.give_way(claim, pages, output=output, tier=outcome.tier)
 
     def _let_go(self, claim: Claim) -> None:
         # Without this the supervisor would kill a worker that has long been free. Claiming says it too.

@@ -94,6 +94,16 @@ def test_all_servers_share_the_pages_and_status_tells_of_each(serving: Serving, 
     assert all(row["state"] == "up" and row["done"] > 0 and row["has_key"] for row in shown["endpoints"])
 
 
+def test_the_pages_of_each_server_are_told_as_the_server_itself_counts_them(
+    serving: Serving, houses: list[Standin]
+) -> None:
+    read(serving, 4)
+    told = serving.get("/status")["progress"]["endpoints"]
+    assert {row["url"]: row["pages_done"] for row in told} == {house.url: house.seen()["pages"] for house in houses[:4]}
+    assert all(row["state"] == "up" and row["outstanding"] == 0 for row in told)
+    assert sum(row["pages_per_second"] for row in told) > 0
+
+
 def test_a_server_that_is_killed_in_mid_run_and_returns_costs_no_page(serving: Serving, houses: list[Standin]) -> None:
     with ThreadPoolExecutor(2) as pool:
         running_ = [pool.submit(read, serving, 30) for _ in range(2)]

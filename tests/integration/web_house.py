@@ -30,6 +30,7 @@ from docfleet.records import Claim, FailedPage, WorkerReport, WorkerSlot, Worker
 from docfleet.store.admission import Limits
 from docfleet.store.sqlite import open_store
 from docfleet.web.admission import OWN_PARAMETERS, Admission
+from docfleet.web.counting import install_counting
 from docfleet.web.doors import Doors
 from docfleet.web.feed import ProgressFeed
 from docfleet.web.forms import sample_pdf
@@ -192,11 +193,11 @@ def open_house(root: Path, **changes: Any) -> Iterator[House]:
         "facts": {"version": "9.9", "devices": ["cpu"], "model_source": "local", "warnings": ["CPU only"]},
         "started_at": time.time(),
     }
-    doors = Doors(**(values | changes))
     app = FastAPI(lifespan=partial(_running, inspector))
     # The host of the real server compresses too.
     app.add_middleware(GZipMiddleware, minimum_size=1000)
     install_error_handlers(app)
+    doors = Doors(**({"traffic": install_counting(app)} | values | changes))
     app.include_router(create_doors(doors))
     with _serving(app) as (server, url):
         worker.start()

@@ -206,6 +206,19 @@ def test_a_server_rests_as_long_as_it_asks_for_and_no_longer_than_half_a_minute(
     assert endpoint.may_send(231.0)
 
 
+def test_pages_are_counted_by_their_layout_and_their_speed_is_that_of_the_last_minute() -> None:
+    endpoint = Endpoint(Member(url="http://a.example"), pooled=True, most=10, now=0.0)
+    assert (endpoint.row(5.0).pages, endpoint.row(5.0).pages_per_second) == (0, 0.0)
+    for moment in range(10, 20):
+        for kind in ("Layout Detection", "Text Recognition", "Text Recognition"):
+            load = endpoint.started(float(moment))
+            endpoint.succeeded(0.5, load, float(moment), kind)
+            endpoint.ended(float(moment))
+    row = endpoint.row(20.0)
+    assert (row.done, row.pages, row.pages_per_second) == (30, 10, 1.0)
+    assert (endpoint.row(200.0).pages, endpoint.row(200.0).pages_per_second) == (10, 0.0)
+
+
 def test_a_drained_server_gets_nothing_finishes_what_it_has_and_is_forgotten() -> None:
     pool = Pool(PoolSettings(), ())
     pool.declare([Member(url="http://a"), Member(url="http://b")], 0.0)

@@ -11,13 +11,14 @@ from docfleet.options import ParseOptions
 from docfleet.records import Document, Job, JobState, ShardPlan, Stage
 from docfleet.store.admission import Backlog, Terms, refusal
 from docfleet.store.sqlite.connection import Database, first
-from docfleet.store.sqlite.endings import SPEED_WINDOW, count
+from docfleet.store.sqlite.endings import count
 from docfleet.store.sqlite.keys import job_of_key, keep_key
 from docfleet.store.sqlite.plans import enter_caller, enter_shards
 from docfleet.store.sqlite.poison import enter_last
 from docfleet.store.sqlite.reuse import follow
 from docfleet.store.sqlite.rows import text
 from docfleet.store.sqlite.statements import sql
+from docfleet.store.sqlite.tallies import SPEED_WINDOW
 
 
 class SqliteAdmission(Database):

@@ -12,13 +12,14 @@ from docfleet.records import Claim, ProcessIdentity, ShardPlan, Stage
 from docfleet.sharding.fairness import LONG_SECONDS
 from docfleet.sharding.verdicts import Fault, Verdict
 from docfleet.store.sqlite.connection import first
-from docfleet.store.sqlite.endings import deliver, fail_job, record_speed
+from docfleet.store.sqlite.endings import deliver, fail_job
 from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.plans import enter_shards, take_turn
 from docfleet.store.sqlite.poison import take_care
 from docfleet.store.sqlite.rows import claim_from, lease_values, to_json
 from docfleet.store.sqlite.slots import SqliteSlots
 from docfleet.store.sqlite.statements import sql
+from docfleet.store.sqlite.tallies import Done, tally_attempt, tally_shard
 
 #: Seconds that a failed shard waits for another worker before the one that failed may have it again.
 _PATIENCE = 2.0
@@ -144,7 +145,7 @@ class SqliteClaims(SqliteSlots):
         values = {"shard": claim.shard_id, "now": self._clock(), "most": min(pages_done, left)}
         return bool(self._rows("short_waits", **values))
 
-    def give_way(self, claim: Claim, pages: int, *, output: str) -> bool:
+    def give_way(self, claim: Claim, pages: int, *, output: str, tier: str = "") -> bool:
         """Deliver the first pages of a page shard, durably, and queue the rest in its old turn."""
         now, rest = self._clock(), claim.last_page - claim.first_page + 1 - pages
         with self._writing(durable=True) as connection:
@@ -154,7 +155,14 @@ class SqliteClaims(SqliteSlots):
                 return False
             connection.execute(sql("queue_rest"), {"shard": claim.shard_id, "last_page": claim.last_page})
             connection.execute(sql("refund_caller"), {"caller": shard["caller"], "pages": rest})
-            record_speed(connection, pages, now)
+            done = Done(
+                slot=shard["worker_index"],
+                stage=Stage.PAGES.value,
+                claimed_at=shard["claimed_at"],
+                pages=pages,
+                tier=tier,
+            )
+            tally_shard(connection, done, now)
             connection.execute(sql("advance_job"), {"job": shard["job"]})
         return True
 
@@ -165,6 +173,8 @@ class SqliteClaims(SqliteSlots):
             shard = first(connection, "fail_shard", **_lease(claim), error=told, now=now)
             if shard is None:
                 return False
+            given_up = shard["pages"] if shard["stage"] in (Stage.PAGES, Stage.WHOLE) else 0
+            tally_attempt(connection, shard["worker_index"], told, given_up)
             fail_job(connection, shard["job"], told, now)
         return True
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import Any
 
+from docfleet.errors import code_of
 from docfleet.records import JobState, Stage
 from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.poison import acquit
 from docfleet.store.sqlite.rows import to_json
 from docfleet.store.sqlite.statements import sql
-
-#: Seconds over which speed is measured.
-SPEED_WINDOW = 60
+from docfleet.store.sqlite.tallies import Done, count_event, tally_shard
+from docfleet.store.tallies import Event
 
 
 def deliver(
@@ -24,13 +25,20 @@ def deliver(
     if shard is None:
         return False
     job, stage, pages = shard["job"], Stage(shard["stage"]), shard["pages"]
-    if stage in (Stage.PAGES, Stage.WHOLE):
-        record_speed(connection, pages, now)
+    failed = len(report.get("failed_pages") or ())
+    done = Done(
+        slot=shard["worker_index"],
+        stage=stage.value,
+        claimed_at=shard["claimed_at"],
+        pages=pages,
+        pages_failed=failed,
+        tier=str(report.get("tier", "")),
+    )
+    tally_shard(connection, done, now)
     if stage in (Stage.PAGES, Stage.PROBE):
         connection.execute(sql("advance_job"), {"job": job})
         settle(connection, job, now)
         return True
-    failed = len(report.get("failed_pages") or ())
     state = JobState.PARTIAL if failed else JobState.COMPLETED
     values = {"state": state.value, "pages": pages, "output": output, "report": told, "now": now, "job": job}
     connection.execute(sql("finish_job"), values)
@@ -68,15 +76,9 @@ def fail_job(connection: sqlite3.Connection, job: int, error: str, now: float) -
     connection.execute(sql("fail_siblings"), values)
     connection.execute(sql("fail_job"), values)
     count(connection, JobState.FAILED.value)
+    count_event(connection, Event.JOB_FAILED, code_of(json.loads(error)))
 
 
 def count(connection: sqlite3.Connection, name: str, increase: int = 1) -> None:
     """Raise one of the counters that outlive the jobs."""
     connection.execute(sql("count"), {"name": name, "increase": increase})
-
-
-def record_speed(connection: sqlite3.Connection, pages: int, now: float) -> None:
-    """Count pages that were just finished; what is older than it can matter is forgotten."""
-    second = int(now)
-    connection.execute(sql("record_speed"), {"second": second, "pages": pages})
-    connection.execute(sql("forget_speed"), {"before": second - 2 * SPEED_WINDOW})

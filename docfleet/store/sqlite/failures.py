@@ -16,6 +16,7 @@ from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.endings import count, fail_job, settle
 from docfleet.store.sqlite.poison import remember_death
 from docfleet.store.sqlite.statements import sql
+from docfleet.store.sqlite.tallies import tally_attempt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +68,23 @@ def end_attempt(
             fail_job(connection, held["job"], error, now)
         elif settle(connection, held["job"], now):
             verdict = Verdict.FAIL
+    tally_attempt(connection, held["worker_index"], error, _given_up(connection, held, verdict))
     if retries.remember and retries.fault is Fault.PROCESS:
         found = pages == 1 and stage is not Stage.DOCUMENT and verdict in (Verdict.QUARANTINE, Verdict.FAIL)
         page = held["first_page"] if found else None
         remember_death(connection, held["job"], error, now, seconds=retries.remember, page=page)
     return verdict
+
+
+def _given_up(connection: sqlite3.Connection, held: sqlite3.Row, verdict: Verdict) -> int:
+    """Return how many pages nobody will try again. Those that a probe found count with the rest of their document."""
+    if verdict is Verdict.FAIL:
+        whole = first(connection, "pages_in_one_piece", job=held["job"])
+        if whole is not None:
+            return int(whole["pages"])
+    if verdict not in (Verdict.FAIL, Verdict.QUARANTINE) or held["stage"] != Stage.PAGES:
+        return 0
+    return int(held["last_page"] - held["first_page"] + 1)
 
 
 def _insert_halves(

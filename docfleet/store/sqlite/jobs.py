@@ -8,9 +8,9 @@ from docfleet.records import Job, JobState, Shard, Stage, WorkerReport
 from docfleet.store.interface import Totals
 from docfleet.store.sqlite.admission import SqliteAdmission
 from docfleet.store.sqlite.cancelling import SqliteCancelling
-from docfleet.store.sqlite.endings import SPEED_WINDOW
 from docfleet.store.sqlite.listing import SqliteListing
 from docfleet.store.sqlite.rows import id_list, job_from, shard_from, worker_from
+from docfleet.store.sqlite.tallies import SPEED_WINDOW
 
 
 class SqliteJobs(SqliteAdmission, SqliteListing, SqliteCancelling):

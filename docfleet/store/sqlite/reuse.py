@@ -16,6 +16,8 @@ from docfleet.store.sqlite.endings import count
 from docfleet.store.sqlite.keys import job_of_key, keep_key
 from docfleet.store.sqlite.rows import document_from, id_list, job_from, text
 from docfleet.store.sqlite.statements import sql
+from docfleet.store.sqlite.tallies import count_event
+from docfleet.store.tallies import Event
 
 #: Seconds after which a worker that left counts as replaced, whatever became of it.
 RECYCLING_PATIENCE = 600.0
@@ -122,7 +124,7 @@ class SqliteReuse(Database):
         """Return ids of ended jobs that hold files, those that ended first first."""
         return [row["id"] for row in self._rows("oldest_ended", limit=limit)]
 
-    def may_recycle(self, owner: ProcessIdentity, slot: int) -> bool:
+    def may_recycle(self, owner: ProcessIdentity, slot: int, reason: str = "other") -> bool:
         """Take the turn to be replaced, unless another has it. Counts it."""
         now = self._clock()
         values = {"slot": slot, "pid": owner.pid, "started": owner.started, "now": now}
@@ -130,6 +132,7 @@ class SqliteReuse(Database):
             granted = first(connection, "recycle", **values, expired=now - RECYCLING_PATIENCE) is not None
             if granted:
                 count(connection, "recycled")
+                count_event(connection, Event.WORKER_RECYCLED, reason)
         return granted
 
 

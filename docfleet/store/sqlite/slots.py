@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
+
 from docfleet.records import ProcessIdentity, WorkerReport, WorkerState
 from docfleet.store.slots import start_delay
 from docfleet.store.sqlite.connection import Database, first
 from docfleet.store.sqlite.rows import text, worker_values
 from docfleet.store.sqlite.statements import sql
+from docfleet.store.sqlite.tallies import count_event
+from docfleet.store.tallies import Event
 
 #: States before a worker is ready.
 _BEGINNING = (WorkerState.STARTING, WorkerState.LOADING)
@@ -66,11 +71,21 @@ class SqliteSlots(Database):
         return True
 
     def record_exit(self, pid: int, status: int) -> bool:
-        """Record how the process ended that has a slot. False: it has none."""
+        """Record how the process ended that has a slot, and count it. False: it has none."""
         with self._writing(durable=False) as connection:
-            return connection.execute(sql("record_exit"), {"pid": pid, "status": status}).rowcount > 0
+            known = connection.execute(sql("record_exit"), {"pid": pid, "status": status}).rowcount > 0
+            count_event(connection, Event.WORKER_EXIT, _kind_of_exit(status))
+        return known
 
     def forgive(self) -> None:
         """Forget what went wrong at the start of workers."""
         with self._writing(durable=False) as connection:
             connection.execute(sql("forgive"), {})
+
+
+def _kind_of_exit(status: int) -> str:
+    if status >= 0:
+        return f"status_{status}"
+    with suppress(ValueError):
+        return signal.Signals(-status).name
+    return f"signal_{-status}"

@@ -11,9 +11,10 @@ from docfleet.store.sqlite.leases import SqliteLeases
 from docfleet.store.sqlite.poison import SqlitePoison
 from docfleet.store.sqlite.pressure import SqlitePressure
 from docfleet.store.sqlite.reuse import SqliteReuse
+from docfleet.store.sqlite.tallies import SqliteTallies
 
 
-class SqliteStore(SqliteClaims, SqliteLeases, SqliteReuse, SqlitePoison, SqlitePressure):
+class SqliteStore(SqliteClaims, SqliteLeases, SqliteReuse, SqlitePoison, SqlitePressure, SqliteTallies):
     """`Claims`, `Jobs`, `Leases` and the roles of `docfleet.store` beside them on one SQLite file, for one machine."""
 
 

@@ -60,7 +60,7 @@ SET state = 'done', last_page = first_page + :pages - 1, pages_done = :pages, fi
     report = '{}', error = NULL
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
     AND stage = 'pages' AND :pages BETWEEN 1 AND last_page - first_page
-RETURNING job, caller
+RETURNING job, caller, worker_index, claimed_at
 
 -- name: queue_rest
 INSERT INTO shards (job, stage, first_page, last_page, state, ready, turn, halved, lane, caller, short)

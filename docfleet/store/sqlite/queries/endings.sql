@@ -5,7 +5,7 @@ UPDATE shards
 SET state = 'done', pages_done = last_page - first_page + 1, finished_at = :now, output = :output,
     report = :report, error = NULL
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
-RETURNING job, stage, pages_done AS pages
+RETURNING job, stage, pages_done AS pages, worker_index, claimed_at
 
 -- What the rest of the job waits for: parts still under way, and parts that are there.
 -- name: parts_so_far
@@ -49,7 +49,7 @@ WHERE number = :job AND state = 'running'
 -- name: fail_shard
 UPDATE shards SET state = 'failed', finished_at = :now, error = :error
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
-RETURNING job
+RETURNING job, stage, worker_index, last_page - first_page + 1 AS pages
 
 -- How the last attempt ended says as well how many so far were nobody's doing.
 -- name: requeue_shard
@@ -73,8 +73,9 @@ WHERE number = :job AND state IN ('queued', 'running')
 UPDATE counters SET value = value + :increase WHERE name = :name
 
 -- name: record_speed
-INSERT INTO throughput (second, pages) VALUES (:second, :pages)
-ON CONFLICT (second) DO UPDATE SET pages = pages + excluded.pages
+INSERT INTO throughput (second, device, pages)
+VALUES (:second, coalesce((SELECT device FROM workers WHERE slot = :slot), ''), :pages)
+ON CONFLICT (second, device) DO UPDATE SET pages = pages + excluded.pages
 
 -- name: forget_speed
 DELETE FROM throughput WHERE second < :before

@@ -1,0 +1,40 @@
+-- Counts that outlive jobs, workers and the server. A slot of the plan keeps its device, whichever process serves it.
+
+-- name: tally_shard
+INSERT INTO shard_tallies (device, tier, stage, bucket, shards, pages, pages_failed, seconds)
+VALUES (
+    coalesce((SELECT device FROM workers WHERE slot = :slot), ''), :tier, :stage, :bucket, 1, :pages, :pages_failed,
+    :seconds
+)
+ON CONFLICT (device, tier, stage, bucket) DO UPDATE SET
+    shards = shards + 1, pages = pages + excluded.pages, pages_failed = pages_failed + excluded.pages_failed,
+    seconds = seconds + excluded.seconds
+
+-- name: tally_attempt
+INSERT INTO attempt_tallies (device, code, attempts, pages)
+VALUES (coalesce((SELECT device FROM workers WHERE slot = :slot), ''), :code, 1, :pages)
+ON CONFLICT (device, code) DO UPDATE SET attempts = attempts + 1, pages = pages + excluded.pages
+
+-- name: count_event
+INSERT INTO events (name, kind, value) VALUES (:name, :kind, :increase)
+ON CONFLICT (name, kind) DO UPDATE SET value = value + excluded.value
+
+-- name: shard_tallies
+SELECT * FROM shard_tallies
+
+-- name: attempt_tallies
+SELECT * FROM attempt_tallies
+
+-- name: events
+SELECT * FROM events
+
+-- Pages of the last minute by device, and its first second in which any device finished one.
+-- name: device_speeds
+SELECT device, sum(pages) AS pages, (
+    SELECT min(second) FROM throughput WHERE second > :since AND second <= :now
+) AS recent_since
+FROM throughput WHERE second > :since AND second <= :now GROUP BY device
+
+-- Where a document is read in one piece, all of it fails with the last of its probes.
+-- name: pages_in_one_piece
+SELECT last_page - first_page + 1 AS pages FROM shards WHERE job = :job AND stage = 'whole'
