@@ -26,6 +26,7 @@ from docfleet.engine.mineru.orders import BEST, FetchOrders
 from docfleet.errors import ConfigurationError, DocfleetError
 from docfleet.files import DataFolder
 from docfleet.host.claim_loop import ClaimLoop, DoorSpec
+from docfleet.launch.fleet import Launch, plan_launch
 from docfleet.models.records import ModelSource
 from docfleet.options import Tier
 from docfleet.process.files import raise_open_files
@@ -102,11 +103,14 @@ def run(settings: Settings) -> int:
     from docfleet.host.life import ApiLife
     from docfleet.host.lock import hold_folder
     from docfleet.host.server import FleetServer
+    from docfleet.launch.companion import Companion
+    from docfleet.launch.leftovers import end_last_run
 
     raise_open_files()
     folder = open_folder(settings.data_dir)
     hold_folder(folder.root)
     begin_run(folder.database)
+    end_last_run(folder.vlm, wanted=settings.vlm_servers is not None)
     fleet = plan_fleet(settings, folder)
     announce(settings, fleet)
     workers = fleet.workers
@@ -126,6 +130,7 @@ def run(settings: Settings) -> int:
         ),
         grace_seconds=settings.grace_seconds,
         on_exit=partial(tell_exit, folder.database),
+        companion=None if fleet.launch is None else Companion(fleet.launch.orders),
     )
     return server.serve(host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
 
@@ -143,6 +148,8 @@ class Fleet:
     fetch: FetchOrders | None = None
     #: The VLM servers; None where there are none.
     pool: PoolPlan | None = None
+    #: Those of them that this machine is to run.
+    launch: Launch | None = None
 
 
 def open_folder(path: Path) -> DataFolder:
@@ -165,24 +172,28 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     from device_utils import detect, plan
 
     source = resolve_model_source(os.environ, home=folder.root / "mineru", models_dir=settings.models_dir)
-    pool = plan_pool(settings)
+    machine = detect()
+    launch = plan_launch(settings, machine, folder.vlm, os.environ | source.environment())
+    pool = plan_pool(settings, None if launch is None else launch.own)
     if pool is not None:
         # The router has them now; workers and their children inherit what is left.
         for variable in ("DOCFLEET_VLM_API_KEYS", *aliases.CLIENT_VARIABLES):
             os.environ.pop(variable, None)
-    machine = detect()
-    planned = plan_workers(machine, settings, servers=len(pool.members) if pool else 0)
+    room = machine if launch is None else launch.room(machine)
+    planned = plan_workers(room, settings, servers=len(pool.members) if pool else 0)
     advice = recommendations(machine, planned, plan(machine, devices=settings.devices))
     slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
     spares, reason = count_spares(machine, planned.workers, settings.spares)
-    planned = replace(planned, limits=(*planned.limits, reason))
+    remarks = () if launch is None else launch.servers.remarks
+    planned = replace(planned, limits=(*planned.limits, reason, *remarks))
     workers = WorkerPlan(
         folder=folder,
         slots=slots,
         engines=settings.engines,
         model_source=source.name.value,
         vlm_server_url=pool.gate.pool_url if pool and pool.members else None,
-        vlm_identity=(*(member.url for member in pool.members), settings.vlm_model) if pool and pool.members else (),
+        vlm_identity=pool.identity if pool else (),
+        vlm_local=pool.local if pool else None,
         vlm_router=pool.gate.url if pool else None,
         log_level=settings.log_level,
         deadlines=Deadlines.of(settings),
@@ -198,8 +209,10 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         "model_source": source.to_json(),
         "warnings": [*planned.warnings, *filter(None, [planned.performance_warning])],
     }
-    fetch = None if source.offline else fetch_orders(source, slots[0], settings.log_level)
-    return Fleet(workers, facts, machine.accelerators, fetch, pool)
+    # Servers of our own fetch their model themselves, each engine its kind.
+    best = BEST if launch is None else Tier.BASIC
+    fetch = None if source.offline else fetch_orders(source, slots[0], settings.log_level, best)
+    return Fleet(workers, facts, machine.accelerators, fetch, pool, launch)
 
 
 def fetch_orders(source: ModelSource, slot: WorkerSlot, log_level: str, tier: str = BEST) -> FetchOrders:
@@ -217,7 +230,8 @@ def prefetch(settings: Settings, tier: str) -> int:
     """Fetch the weights of a tier and return the exit status: 0 if all are here, 1 if not."""
     from _config_endpoint import missing_weights
 
-    fleet = plan_fleet(settings, open_folder(settings.data_dir))
+    # Whatever shall read the VLM here: nothing is started.
+    fleet = plan_fleet(settings.model_copy(update={"vlm_servers": None}), open_folder(settings.data_dir))
     if fleet.fetch is None:
         source = fleet.facts["model_source"]
         missing = missing_weights(Path(source["models_dir"]))

@@ -22,6 +22,7 @@ from starlette.formparsers import MultiPartParser
 
 from docfleet.host.keeper import Keeper
 from docfleet.host.shutdown import Ending, end_children
+from docfleet.launch.companion import Companion
 from docfleet.process.groups import kill_group
 from docfleet.web.pacing import Pacing
 from docfleet.web.problems import install_error_handlers
@@ -49,6 +50,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         api_life: ApiLife,
         grace_seconds: float,
         on_exit: Callable[[BaseProcess], None] = lambda process: None,
+        companion: Companion | None = None,
     ) -> None:
         """Make the server; nothing is started.
 
@@ -59,6 +61,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
             api_life: what the API process runs.
             grace_seconds: that requests get to end at shutdown.
             on_exit: called with each worker process that has ended, before another is started in its place.
+            companion: a process that runs beside the workers.
         """
         # "cpu" keeps LitServe from looking for accelerators by importing torch in the main process.
         super().__init__(
@@ -72,6 +75,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self._api_life = api_life
         self._spares = [[device] for device in spares]
         self._on_exit = on_exit
+        self._companion = companion
         install_error_handlers(self.app)
         self.app.add_middleware(Pacing)
         MultiPartParser.spool_max_size = _SPOOL_BYTES
@@ -96,6 +100,8 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         """
         self.ending.install()
         try:
+            if self._companion is not None:
+                self._companion.look()
             self.run(
                 host=host,
                 port=port,
@@ -109,6 +115,8 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         except KeyboardInterrupt:
             pass
         finally:
+            if self._companion is not None:
+                self._companion.stop()
             end_children([worker.pid for worker in getattr(self, "inference_workers", []) if worker.pid])
         return self.ending.status
 
@@ -152,7 +160,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
     def _init_manager(self, num_api_servers: int) -> Any:
         with self.ending.tying():
             manager = super()._init_manager(num_api_servers)
-        self._keeper = self._shutdown_event = Keeper(self.ending, manager._process)
+        self._keeper = self._shutdown_event = Keeper(self.ending, manager._process, self._companion)
         return manager
 
     def _start_server(self, *args: Any, **kwargs: Any) -> dict[int, Any]:
