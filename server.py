@@ -184,7 +184,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     advice = recommendations(machine, planned, plan(machine, devices=settings.devices))
     slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
     spares, reason = count_spares(machine, planned.workers, settings.spares)
-    remarks = () if launch is None else launch.servers.remarks
+    remarks, warnings = ((), ()) if launch is None else (launch.servers.remarks, launch.servers.warnings)
     planned = replace(planned, limits=(*planned.limits, reason, *remarks))
     workers = WorkerPlan(
         folder=folder,
@@ -207,7 +207,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
         "devices": {"machine": machine.to_json(), "plan": planned.to_json()},
         "recommendations": advice,
         "model_source": source.to_json(),
-        "warnings": [*planned.warnings, *filter(None, [planned.performance_warning])],
+        "warnings": [*planned.warnings, *filter(None, [planned.performance_warning]), *warnings],
     }
     # Servers of our own fetch their model themselves, each engine its kind.
     best = BEST if launch is None else Tier.BASIC

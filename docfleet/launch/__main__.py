@@ -66,6 +66,8 @@ def _run(options: argparse.Namespace) -> int:
         assert planned is not None, "the number of servers is always given"
         for remark in planned.servers.remarks:
             logger.info("{}", remark)
+        for warning in planned.servers.warnings:
+            logger.warning("{}", warning)
         # The guards follow this process, and this process nobody: it may outlive its terminal.
         offer_lifeline()
         signals = [signal.SIGTERM, signal.SIGINT]

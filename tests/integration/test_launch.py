@@ -95,9 +95,11 @@ def launchers(tmp_path: Path) -> Iterator[Launchers]:
 
 
 def test_servers_are_started_announced_when_they_answer_and_all_gone_after_a_signal(launchers: Launchers) -> None:
-    behave(launchers.bin, all_="slow")
+    behave(launchers.bin, all_="held")
     one = launchers.start()
-    wait_until(lambda: LocalState.LOADING in one.states(), PATIENCE)
+    one.wait(LocalState.LOADING, LocalState.LOADING)
+    assert one.rows()[0].reason == "engine llama-cpp loads"
+    behave(launchers.bin)
     first, second = one.wait(LocalState.READY, LocalState.READY)
     assert one.process.stdout is not None
     assert one.process.stdout.readline() == f"python server.py --vlm-endpoints {first.url},{second.url}\n"
@@ -171,7 +173,7 @@ def test_a_server_that_ignores_the_end_is_killed_and_one_that_never_answers_is_g
     one.process.send_signal(signal.SIGINT)
     assert one.process.wait(timeout=30) == 0
     gone(family)
-    behave(launchers.bin, all_="mute")
+    behave(launchers.bin, all_="held")
     two = launchers.start("--start-seconds", "1", servers="1")
     (row,) = wait_until(lambda: two.states() == [LocalState.BACKING_OFF] and two.rows(), PATIENCE)
     assert row.reason.startswith("it did not answer within 1 s")
