@@ -91,12 +91,15 @@ def run(settings: Settings) -> int:
     from docfleet.host.life import ApiLife
     from docfleet.host.lock import hold_folder
     from docfleet.host.server import FleetServer
+    from docfleet.launch.companion import Companion
+    from docfleet.launch.leftovers import end_last_run
     from docfleet.planning import announce
 
     raise_open_files()
     folder = open_folder(settings.data_dir)
     hold_folder(folder.root)
     begin_run(folder.database)
+    end_last_run(folder.vlm, wanted=settings.vlm_servers is not None)
     fleet = plan_fleet(settings, folder)
     announce(settings, fleet)
     workers = fleet.workers
@@ -116,6 +119,7 @@ def run(settings: Settings) -> int:
         ),
         grace_seconds=settings.grace_seconds,
         exits=Exits(folder.database, (*workers.slots, *workers.spares)),
+        companion=None if fleet.launch is None else Companion(fleet.launch.orders),
     )
     return server.serve(host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
 
@@ -138,19 +142,22 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     """Look at the machine and for the models, once for all workers."""
     from _config_endpoint import resolve_model_source
     from device_utils import detect
+    from docfleet.launch.fleet import plan_launch
     from docfleet.planning import assemble_fleet, take_pool
 
     source = resolve_model_source(os.environ, home=folder.root / "mineru", models_dir=settings.models_dir)
-    pool = take_pool(settings)
     machine = detect()
-    return assemble_fleet(settings, folder, source=source, machine=machine, pool=pool)
+    launch = plan_launch(settings, machine, folder.vlm, os.environ | source.environment())
+    pool = take_pool(settings, None if launch is None else launch.own)
+    return assemble_fleet(settings, folder, source=source, machine=machine, pool=pool, launch=launch)
 
 
 def prefetch(settings: Settings, tier: str) -> int:
     """Fetch the weights of a tier and return the exit status: 0 if all are here, 1 if not."""
     from docfleet.planning import fetch_weights, lacking
 
-    fleet = plan_fleet(settings, open_folder(settings.data_dir))
+    # Whatever shall read the VLM here: nothing is started.
+    fleet = plan_fleet(settings.model_copy(update={"vlm_servers": None}), open_folder(settings.data_dir))
     if fleet.fetch is not None:
         return 0 if fetch_weights(fleet.fetch, tier) else 1
     lack = lacking(fleet.facts["model_source"], tier)

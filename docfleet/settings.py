@@ -49,6 +49,12 @@ PerDevice = Annotated[
     Field(union_mode="left_to_right"),
     BeforeValidator(_blank),
 ]
+Number = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1, le=64)] | None,
+    Field(union_mode="left_to_right"),
+    BeforeValidator(_blank),
+]
+Share = Annotated[Annotated[float, Field(ge=0.05, le=0.95)] | None, BeforeValidator(_blank)]
 Spares = Annotated[int, Field(ge=0, le=64)]
 Megabytes = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_blank)]
 Folder = Annotated[Path | None, BeforeValidator(_blank)]
@@ -101,6 +107,25 @@ class Settings(BaseModel):
     vlm_max_requests: int = Field(100, ge=1, le=4096, description="requests at once at one of them, at most")
     vlm_timeout: float = Field(180, gt=0, description="seconds after which a request is tried at another of them")
     vlm_patience: float = Field(120, ge=0, description="seconds a page waits while none of them is alive")
+    vlm_servers: Number = Field(
+        None, description="VLM servers to start on this machine: a number, or auto: one on each accelerator"
+    )
+    vlm_server_engine: Literal["auto", "vllm", "lmdeploy", "llama-cpp", "mlx"] = Field(
+        "auto", description="what they run on; auto: the first of vllm, lmdeploy, llama-cpp that is installed and fits"
+    )
+    vlm_server_command: str = Field(
+        "mineru-openai-server",
+        min_length=1,
+        description="MinerU's command that starts one; a path where the engine has an environment of its own",
+    )
+    vlm_server_args: str = Field("", description="further options of the engine, as on a command line")
+    vlm_server_port: int = Field(30000, ge=1024, le=65535, description="port of the first of them, if it is free")
+    vlm_server_memory: Share = Field(
+        None, description="share of a device's memory that they take together; by default 0.5, workers get the rest"
+    )
+    vlm_server_start_seconds: float = Field(
+        1800, gt=0, description="seconds that one gets until it answers, fetching its model included"
+    )
     allowed_server_urls: Words = Field(
         (), description="VLM servers that callers may name in server_url, or add while the server runs"
     )

@@ -139,8 +139,10 @@ def stop(serving: Serving, seconds: float = 15) -> int:
 
 
 @contextlib.contextmanager
-def running(data: Path, *arguments: str, under: tuple[str, ...] = (), **environment: str) -> Iterator[Serving]:
-    serving = start(data, *arguments, under=under, **environment)
+def running(
+    data: Path, *arguments: str, wait: bool = True, under: tuple[str, ...] = (), **environment: str
+) -> Iterator[Serving]:
+    serving = start(data, *arguments, wait=wait, under=under, **environment)
     try:
         yield serving
     finally:

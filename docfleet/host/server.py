@@ -23,6 +23,7 @@ from starlette.formparsers import MultiPartParser
 from docfleet.host.exits import Exits
 from docfleet.host.keeper import Keeper
 from docfleet.host.shutdown import Ending, end_children
+from docfleet.launch.companion import Companion
 from docfleet.process.groups import kill_group
 from docfleet.web.counting import install_counting
 from docfleet.web.pacing import Pacing
@@ -51,6 +52,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         api_life: ApiLife,
         grace_seconds: float,
         exits: Exits | None = None,
+        companion: Companion | None = None,
     ) -> None:
         """Make the server; nothing is started.
 
@@ -61,6 +63,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
             api_life: what the API process runs.
             grace_seconds: that requests get to end at shutdown.
             exits: told of each worker process that has ended; says when another may be started in its place.
+            companion: a process that runs beside the workers.
         """
         # "cpu" keeps LitServe from looking for accelerators by importing torch in the main process.
         super().__init__(
@@ -74,6 +77,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self._api_life = api_life
         self._spares = [[device] for device in spares]
         self._exits = exits
+        self._companion = companion
         install_error_handlers(self.app)
         self.app.add_middleware(Pacing)
         install_counting(self.app)
@@ -99,6 +103,8 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         """
         self.ending.install()
         try:
+            if self._companion is not None:
+                self._companion.look()
             self.run(
                 host=host,
                 port=port,
@@ -112,6 +118,8 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         except KeyboardInterrupt:
             pass
         finally:
+            if self._companion is not None:
+                self._companion.stop()
             end_children([worker.pid for worker in getattr(self, "inference_workers", []) if worker.pid])
         return self.ending.status
 
@@ -162,7 +170,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
     def _init_manager(self, num_api_servers: int) -> Any:
         with self.ending.tying():
             manager = super()._init_manager(num_api_servers)
-        self._keeper = self._shutdown_event = Keeper(self.ending, manager._process)
+        self._keeper = self._shutdown_event = Keeper(self.ending, manager._process, self._companion)
         return manager
 
     def _start_server(self, *args: Any, **kwargs: Any) -> dict[int, Any]:

@@ -12,9 +12,11 @@ from docfleet import __version__
 from docfleet.devices import Accelerator, Machine, Plan, plan
 from docfleet.devices.advice import recommendations
 from docfleet.devices.spares import count_spares, spare_slots
-from docfleet.engine.mineru.orders import FetchOrders
+from docfleet.engine.mineru.orders import BEST, FetchOrders
 from docfleet.files import DataFolder
+from docfleet.launch.fleet import Launch
 from docfleet.models.records import ModelSource
+from docfleet.options import Tier
 from docfleet.planning.weights import fetch_orders
 from docfleet.planning.workers import equip, plan_workers, recycling_limits
 from docfleet.settings import Settings
@@ -36,10 +38,18 @@ class Fleet:
     fetch: FetchOrders | None = None
     #: The VLM servers; None where there are none.
     pool: PoolPlan | None = None
+    #: Those of them that this machine is to run.
+    launch: Launch | None = None
 
 
 def assemble_fleet(
-    settings: Settings, folder: DataFolder, *, source: ModelSource, machine: Machine, pool: PoolPlan | None
+    settings: Settings,
+    folder: DataFolder,
+    *,
+    source: ModelSource,
+    machine: Machine,
+    pool: PoolPlan | None = None,
+    launch: Launch | None = None,
 ) -> Fleet:
     """Decide for all workers.
 
@@ -49,24 +59,29 @@ def assemble_fleet(
         source: where models come from.
         machine: as it was found.
         pool: the VLM servers, or None.
+        launch: those of them that this machine runs itself, beside the workers.
 
     Raises:
         ConfigurationError: the settings ask for devices or numbers that this machine does not have.
     """
-    planned = plan_workers(machine, settings, servers=len(pool.members) if pool else 0)
+    room = machine if launch is None else launch.room(machine)
+    planned = plan_workers(room, settings, servers=len(pool.members) if pool else 0)
     advice = recommendations(machine, planned, plan(machine, devices=settings.devices))
     spares, reason = count_spares(machine, planned.workers, settings.spares)
-    planned = replace(planned, limits=(*planned.limits, reason))
+    remarks, warnings = ((), ()) if launch is None else (launch.servers.remarks, launch.servers.warnings)
+    planned = replace(planned, limits=(*planned.limits, reason, *remarks))
     workers = _worker_plan(settings, folder, source, machine, pool, planned, spares)
     facts = {
         "version": __version__,
         "devices": {"machine": machine.to_json(), "plan": planned.to_json()},
         "recommendations": advice,
         "model_source": source.to_json(),
-        "warnings": [*planned.warnings, *filter(None, [planned.performance_warning])],
+        "warnings": [*planned.warnings, *filter(None, [planned.performance_warning]), *warnings],
     }
-    fetch = None if source.offline else fetch_orders(source, workers.slots[0], settings.log_level)
-    return Fleet(workers, facts, machine.accelerators, fetch, pool)
+    # Servers of our own fetch their model themselves, each engine its kind.
+    best = BEST if launch is None else Tier.BASIC
+    fetch = None if source.offline else fetch_orders(source, workers.slots[0], settings.log_level, best)
+    return Fleet(workers, facts, machine.accelerators, fetch, pool, launch)
 
 
 def _worker_plan(
@@ -86,7 +101,8 @@ def _worker_plan(
         engines=settings.engines,
         model_source=source.name.value,
         vlm_server_url=pool.gate.pool_url if pool and members else None,
-        vlm_identity=(*(member.url for member in members), settings.vlm_model) if members else (),
+        vlm_identity=pool.identity if pool else (),
+        vlm_local=pool.local if pool else None,
         vlm_router=pool.gate.url if pool else None,
         log_level=settings.log_level,
         deadlines=Deadlines.of(settings),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from docfleet.addresses import address_id
 from docfleet.errors import DocumentTooLarge, Forbidden, InvalidRequest, NotFound
+from docfleet.vlm.local import LocalServer
 from docfleet.web.answers import json_of
 from docfleet.web.doors import Doors, VlmPool
 from docfleet.web.schemas import VlmView
+from docfleet.web.vlm_schemas import VlmServer
 
 #: Bytes of a request that names one server.
 _LONGEST_BODY = 16 * 1024
@@ -73,10 +78,28 @@ async def vlm_view(pool: VlmPool | None) -> VlmView | None:
     """Return the pool as it is shown; None where there is none."""
     if pool is None:
         return None
+    servers = [_server(server) for server in await run_sync(pool.servers)]
     state = await pool.state()
     if state is None:
-        return VlmView(available=False, waiting=0, endpoints=[])
-    return VlmView.model_validate({"available": True, **state})
+        return VlmView(available=False, waiting=0, endpoints=[], servers=servers)
+    return VlmView.model_validate({"available": True, **state, "servers": servers})
+
+
+def _server(server: LocalServer) -> VlmServer:
+    return VlmServer(
+        id=address_id(server.url),
+        device=server.device,
+        engine=server.engine,
+        url=server.url,
+        port=server.port,
+        state=server.state,
+        reason=server.reason,
+        pid=None if server.process is None else server.process.pid,
+        restarts=server.restarts,
+        uptime=None if server.started_at is None else round(max(0.0, time.time() - server.started_at), 3),
+        next_try=None if server.retry_at is None else round(max(0.0, server.retry_at - time.time()), 3),
+        log=f"vlm/{server.log}",
+    )
 
 
 def add_request() -> dict[str, Any]:
