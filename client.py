@@ -532,18 +532,23 @@ class OutFolder:
             lock.write(str(os.getpid()))
             lock.flush()
             shutil.rmtree(own / "tmp", ignore_errors=True)
-            yield cls(own.parent, journal)
+            try:
+                yield cls(own.parent, journal)
+            finally:
+                journal.flush()
+                os.fsync(journal.fileno())
 
     def done(self, source: str, state: State) -> bool:
         """Return whether this input, unchanged and with these options, has its result here."""
         status, output, before = self.past.get(source, ("failed", None, None))
         return status != "failed" and before == state and (self.root / (output or "") / MARKER).is_file()
 
-    def record(self, entry: Mapping[str, Any]) -> None:
-        """Append a line to the journal, durably."""
+    def record(self, entry: Mapping[str, Any], *, durably: bool) -> None:
+        """Append a line to the journal; `durably`: it survives a power cut, not only the end of this process."""
         self._journal.write(json.dumps(entry).encode() + b"\n")
         self._journal.flush()
-        os.fsync(self._journal.fileno())
+        if durably:
+            os.fsync(self._journal.fileno())
 
     @contextlib.contextmanager
     def new_result(self, place: str) -> Iterator[Path]:
@@ -612,7 +617,7 @@ class Looks:
     def __init__(self, session: aiohttp.ClientSession, url: str, server: Server) -> None:
         self._session, self._url, self._server = session, f"{_base_url(url)}/status", server
         self._totals: dict[tuple[str, str], tuple[int, int]] | None = None
-        self._since, self._first, self._last, self._next = "", 0.0, 0.0, 0.0
+        self._first = self._last = self._next = 0.0
 
     async def look(self, limit: float) -> None:
         """Look, unless the server did not tell anything a moment ago; at most `limit` seconds."""
@@ -637,23 +642,21 @@ class Looks:
             raise MineruError("it does not tell what they do", "invalid_answer")
         server, now, before = self._server, time.monotonic(), self._totals
         self._first, self._last = self._first if before is not None else now, now
-        if self._since != (since := str(progress.get("since"))) and before is not None:
-            before = {}  # its counts began anew: all that it tells now is of this time
-        self._since, now_known, rows = since, dict[tuple[str, str], tuple[int, int]](), dict[tuple[str, str], Row]()
+        known, rows = dict[tuple[str, str], tuple[int, int]](), dict[tuple[str, str], Row]()
         earlier = {(row.kind, row.name): row for row in server.rows}
         for row in _rows(progress):
             key, total = (row.kind, row.name), (row.pages, row.failed)
             old = total if before is None else before.get(key, (0, 0))
-            # A count that fell began anew.
+            # A count that fell began anew: those of devices outlive the server, those of VLM servers do not.
             pages, failed = (new - was if new >= was else new for new, was in zip(total, old, strict=True))
             if had := earlier.get(key):
                 pages, failed = pages + had.pages, failed + had.failed
-            now_known[key], rows[key] = total, replace(row, pages=pages, failed=failed)
-        gone = {
-            key: replace(row, doing="gone", pages_per_second=0.0) for key, row in earlier.items() if key not in rows
-        }
-        server.rows = tuple([*rows.values(), *gone.values()][:ROWS])
-        self._totals = {key: (before or {})[key] for key in gone if key in (before or {})} | now_known
+            known[key], rows[key] = total, replace(row, pages=pages, failed=failed)
+        gone = [replace(row, doing="gone", pages_per_second=0.0) for key, row in earlier.items() if key not in rows]
+        worth = [
+            row for row in (*rows.values(), *gone) if row.pages or row.failed or row.doing not in ("gone", "unused")
+        ]
+        server.rows, self._totals = tuple(worth[:ROWS]), dict([*((before or {}) | known).items()][-4 * ROWS :])
         documents = _mapping(progress.get("documents"))
         server.running, server.waiting = _count(documents.get("running")), _count(documents.get("waiting"))
         server.pages_per_second = _number(progress.get("pages_per_second"))
@@ -665,7 +668,8 @@ def _rows(progress: Mapping[str, Any]) -> Iterator[Row]:
     for kind, key, failed in (("device", "device", "pages_failed"), ("endpoint", "url", "failures")):
         listed = progress.get(f"{kind}s")
         for each in map(_mapping, listed[:ROWS] if isinstance(listed, list) else ()):
-            doing = f"{_count(each.get('busy'))}/{_count(each.get('workers'))} busy"
+            workers = _count(each.get("workers"))
+            doing = f"{_count(each.get('busy'))}/{workers} busy" if workers else "unused"
             if kind == "endpoint":
                 doing = f"{_count(each.get('outstanding'))} under way, {_printable(str(each.get('state')))[:12]}"
             if isinstance(name := each.get(key), str):
@@ -941,7 +945,9 @@ class _Batch:
             seconds = round(time.monotonic() - begun, 3)
             outcome = Outcome(source=str(item.path), output=place, seconds=seconds, **facts)
             if outcome.status != "skipped" and item.problem is None:
-                self.folder.record({"at": datetime.now(UTC).isoformat(), **asdict(outcome), "state": state})
+                entry = {"at": datetime.now(UTC).isoformat(), **asdict(outcome), "state": state}
+                # Hundreds may be interrupted at once, and one that the journal does not know is done again anyway.
+                self.folder.record(entry, durably=outcome.code != "interrupted")
             self.summary.add(outcome)
             self.summary.seconds = time.monotonic() - self.begun
             self.watch(_line(outcome), self.summary, outcome)
@@ -1034,8 +1040,10 @@ class Screen:
 
 
 def show_summary(summary: Summary, out: str) -> None:
-    """Print the closing tables, and the cause of every failure."""
+    """Print the cause of every failure and the closing tables."""
     console = Console(highlight=False, soft_wrap=True)
+    for failure in summary.failures:
+        console.print(Text(_printable(f"FAILED {failure.source}: {failure.code}: {failure.cause}")))
     table = Table(title="Interrupted" if summary.interrupted else "Done", show_header=False)
     counts = ("inputs", "succeeded", "partial", "cached", "skipped", "failed", "not_started", "refusals", "pages")
     for name in counts:
@@ -1049,8 +1057,6 @@ def show_summary(summary: Summary, out: str) -> None:
             rate = row.pages / summary.server.seconds if summary.server.seconds else 0.0
             server.add_row(row.name, str(row.pages), str(row.failed), f"{rate:.2f}")
         console.print(server)
-    for failure in summary.failures:
-        console.print(Text(_printable(f"FAILED {failure.source}: {failure.code}: {failure.cause}")))
     console.print(Text(_printable(f"results in {out}")))
 
 

@@ -59,14 +59,25 @@ async def test_rows_count_from_the_first_look(looks: Looks) -> None:
     assert pages(server_of(looks)) == {"cpu": (31, 0), "cuda:0": (31, 0), "10.0.0.5:8001": (31, 0)}
 
 
-async def test_a_server_that_counts_anew_adds_to_what_was_counted(looks: Looks) -> None:
+async def test_counts_that_begin_anew_are_added_and_those_that_outlive_the_server_are_not_counted_again(
+    looks: Looks,
+) -> None:
     looks.take(progress_of(100))
     looks.take(progress_of(110))
-    looks.take(progress_of(120, since="2026-11-21T09:00:00+00:00"))
-    assert pages(server_of(looks))["cuda:0"] == (10 + 120, 2)
-    # The VLM router alone was replaced: its counts fall, the time they are of does not change.
-    looks.take(progress_of(5, since="2026-11-21T09:00:00+00:00"))
-    assert pages(server_of(looks))["10.0.0.5:8001"] == (10 + 120 + 5, 1)
+    # The server was started anew: devices go on counting, VLM servers begin at 0.
+    anew = progress_of(112, since="2026-11-21T09:00:00+00:00")
+    anew["endpoints"][0] |= {"pages_done": 5, "failures": 0}
+    looks.take(anew)
+    assert pages(server_of(looks)) == {"cpu": (12, 0), "cuda:0": (12, 0), "10.0.0.5:8001": (15, 0)}
+
+
+async def test_a_device_that_is_not_used_is_no_row_unless_it_did_something(looks: Looks) -> None:
+    once = {"device": "cuda:7", "workers": 0, "busy": 0, "pages_failed": 0}
+    looks.take(progress_of(1, devices=[once | {"pages_done": 500}]))
+    assert pages(server_of(looks)) == {"10.0.0.5:8001": (0, 0)}
+    looks.take(progress_of(1, devices=[]))
+    looks.take(progress_of(1, devices=[once | {"pages_done": 501}]))
+    assert pages(server_of(looks)) == {"cuda:7": (1, 0), "10.0.0.5:8001": (0, 0)}
 
 
 async def test_a_device_that_comes_late_goes_away_or_comes_back_is_counted_once(looks: Looks) -> None:
@@ -90,16 +101,19 @@ async def test_a_server_that_does_not_tell_is_an_error_that_says_so(progress: ob
 
 
 async def test_whatever_stands_in_the_answer_makes_rows_that_are_bounded_and_safe_to_show(looks: Looks) -> None:
-    odd: list[Any] = [None, 1, [], {"device": ["x"] * 999, "pages_done": "many", "pages_per_second": float("nan")}]
+    odd: list[Any] = [None, 1, [], {"device": ["x"] * 999}, {"device": "x", "pages_done": -5, "workers": "many"}]
     for turn in range(4):
-        many = [{"device": f"{turn}:{number}\x1b[2J", "pages_done": -5, "busy": 1e400} for number in range(5000)]
+        many = [
+            {"device": f"{turn}:{number}\x1b[2J", "pages_done": 5, "workers": 2, "busy": 1e400}
+            for number in range(5000)
+        ]
         told = {"devices": [*odd, *many], "endpoints": {"url": "x"}, "documents": 7, "pages_per_second": float("inf")}
         looks.take(told)
     server = server_of(looks)
     assert len(server.rows) == client.ROWS
-    assert all(len(row.name) <= 80 and row.pages == 0 and "\x1b" not in row.name for row in server.rows)
+    assert all(len(row.name) <= 80 and row.pages in (0, 5) and "\x1b" not in row.name for row in server.rows)
     assert (server.running, server.waiting, server.pages_per_second) == (0, 0, 0.0)
-    assert len(looks._totals or {}) <= 2 * client.ROWS
+    assert len(looks._totals or {}) <= 4 * client.ROWS
     assert len(server_lines(server, 80, 6)) == 6
 
 
