@@ -19,12 +19,35 @@ from docfleet.intake.multipart import MultipartReader
 from docfleet.intake.names import clean_filename
 from docfleet.intake.spool import RESERVE, Spool, Upload, too_large
 
-#: Bytes gathered before a thread is asked to take them.
-_PIECE = 512 * 1024
+#: Bytes gathered before a thread is asked to take them: the most, and the fewest, of one body.
+_PIECE, _LEAST = 512 * 1024, 64 * 1024
+#: Bytes that all bodies on their way in may gather together: of many, each gathers less.
+_GATHERED = 16 * 1024 * 1024
 #: What a form or JSON may have beside its documents.
 _SLACK = 1024 * 1024
 #: Seconds without a byte after which the caller is taken for gone.
 STALL_SECONDS = 120.0
+
+
+class Crowd:
+    """The bodies on their way in. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    @property
+    def piece(self) -> int:
+        """Bytes that each of them may gather."""
+        return max(_LEAST, min(_PIECE, _GATHERED // max(1, self._number)))
+
+    def __enter__(self) -> None:
+        self._number += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._number -= 1
+
+
+_CROWD = Crowd()
 
 
 class BodyReader(Protocol):
@@ -131,7 +154,8 @@ async def _received(request: Request, spool: Spool, limit: int, own_parameters: 
             "Say what the body is: Content-Type application/json, multipart/form-data, or application/octet-stream "
             "for the bytes of a document. (curl says application/x-www-form-urlencoded unless told otherwise.)"
         )
-    return await _read(request, spool, make_reader, body_limit, limit)
+    with _CROWD:
+        return await _read(request, spool, make_reader, body_limit, limit)
 
 
 async def _read(
@@ -165,11 +189,13 @@ async def _read(
             if received > body_limit:
                 raise too_large(limit)
             gathered += chunk
+        if chunk is not None and len(gathered) < _CROWD.piece:
+            continue
+        piece = bytes(gathered)
+        gathered.clear()  # now: while the thread is waited for, hundreds of copies would be held
         if chunk is None:
-            return await asyncio.to_thread(spool.step, end, bytes(gathered))
-        if len(gathered) >= _PIECE:
-            reader = await asyncio.to_thread(spool.step, take, bytes(gathered))
-            gathered.clear()
+            return await asyncio.to_thread(spool.step, end, piece)
+        reader = await asyncio.to_thread(spool.step, take, piece)
 
 
 def _is_json(media_type: str) -> bool:
