@@ -20,6 +20,7 @@ from litserve.utils import WorkerSetupStatus
 from loguru import logger
 from starlette.formparsers import MultiPartParser
 
+from docfleet import __version__
 from docfleet.host.keeper import Keeper
 from docfleet.host.shutdown import Ending, end_children
 from docfleet.process.groups import kill_group
@@ -72,6 +73,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self._api_life = api_life
         self._spares = [[device] for device in spares]
         self._on_exit = on_exit
+        self.app.title, self.app.version = "Docfleet", __version__
         install_error_handlers(self.app)
         self.app.add_middleware(Pacing)
         MultiPartParser.spool_max_size = _SPOOL_BYTES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from docfleet.web.admission import wait_parameter
@@ -98,7 +99,15 @@ def create_doors(doors: Doors) -> APIRouter:
     _add_devices(router, GpuDoor(doors), ConcurrencyDoor(doors))
     _add_poison(router, PoisonDoors(doors))
     _add_vlm(router, VlmDoors(doors))
+    _add_heads(router)
     return router
+
+
+def _add_heads(router: APIRouter) -> None:
+    # Monitors and `wget --spider` look with HEAD; the host leaves the body out. A stream of events would have no end.
+    for route in [one for one in router.routes if isinstance(one, APIRoute)]:
+        if "GET" in route.methods and not route.path.endswith("/events"):
+            router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
 
 
 def _document_request() -> dict[str, Any]:
@@ -177,7 +186,6 @@ def _add_files(router: APIRouter, jobs: JobDoors) -> None:
             **_errors(_JOB_ERRORS | {404: "There is no such job or file.", 416: "The range lies outside the file."}),
         },
     )
-    router.add_api_route(path, jobs.file, methods=["HEAD"], include_in_schema=False)
 
 
 def _add_server(router: APIRouter, probes: Probes, status: Status) -> None:
