@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(resolved.explain())
             return 0
         logs.configure(resolved.settings.log_level, "main")
+        for warning in resolved.warnings():
+            logger.warning("{}", warning)
         if wish.prefetch:
             return prefetch(resolved.settings, wish.tier)
         return run(resolved.settings)
@@ -98,14 +100,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(settings: Settings) -> int:
     """Assemble the server from its settings and serve until a signal."""
     # Not at the top of the module: the workers' render children import it too, and need none of this.
+    from docfleet.engine.registry import check_names
+    from docfleet.host.address import check_address
     from docfleet.host.exits import begin_run, tell_exit
     from docfleet.host.life import ApiLife
     from docfleet.host.lock import hold_folder
     from docfleet.host.server import FleetServer
 
     raise_open_files()
+    check_names(settings.engines)
     folder = open_folder(settings.data_dir)
     hold_folder(folder.root)
+    # After the folder is free: until then the processes of a server that was killed may still hold the port.
+    check_address(settings.host, settings.port)
     begin_run(folder.database)
     fleet = plan_fleet(settings, folder)
     announce(settings, fleet)

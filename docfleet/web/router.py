@@ -14,7 +14,7 @@ from docfleet.web.doors import Doors
 from docfleet.web.entering import key_parameter
 from docfleet.web.events import EventDoor
 from docfleet.web.forms import predict_request
-from docfleet.web.gpu import ConcurrencyDoor, GpuDoor
+from docfleet.web.gpu import ConcurrencyDoor, GpuDoor, cap_request
 from docfleet.web.jobs import JobDoors
 from docfleet.web.overview import Overview
 from docfleet.web.poison import PoisonDoors
@@ -106,7 +106,7 @@ def create_doors(doors: Doors) -> APIRouter:
 def _add_heads(router: APIRouter) -> None:
     # Monitors and `wget --spider` look with HEAD; the host leaves the body out. A stream of events would have no end.
     for route in [one for one in router.routes if isinstance(one, APIRoute)]:
-        if "GET" in route.methods and not route.path.endswith("/events"):
+        if "GET" in (route.methods or ()) and not route.path.endswith("/events"):
             router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
 
 
@@ -233,6 +233,7 @@ def _add_devices(router: APIRouter, gpu: GpuDoor, concurrency: ConcurrencyDoor) 
             endpoint,
             methods=[method],
             summary="How much is done at once" if method == "GET" else "Change how much is done at once",
+            openapi_extra=cap_request() if method == "PUT" else None,
             tags=["server"],
             responses={
                 200: _of(ConcurrencyView, "What is in force."),
