@@ -76,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(resolved.explain())
             return 0
         logs.configure(resolved.settings.log_level, "main")
+        for warning in resolved.warnings():
+            logger.warning("{}", warning)
         if wish.prefetch:
             return prefetch(resolved.settings, wish.tier)
         return run(resolved.settings)
@@ -87,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(settings: Settings) -> int:
     """Assemble the server from its settings and serve until a signal."""
     # Not at the top of the module: the workers' render children import it too, and need none of this.
+    from docfleet.engine.registry import check_names
+    from docfleet.host.address import check_address
     from docfleet.host.exits import Exits, begin_run
     from docfleet.host.life import ApiLife
     from docfleet.host.lock import hold_folder
@@ -96,8 +100,11 @@ def run(settings: Settings) -> int:
     from docfleet.planning import announce
 
     raise_open_files()
+    check_names(settings.engines)
     folder = open_folder(settings.data_dir)
     hold_folder(folder.root)
+    # After the folder is free: until then the processes of a server that was killed may still hold the port.
+    check_address(settings.host, settings.port)
     begin_run(folder.database)
     end_last_run(folder.vlm, wanted=settings.vlm_servers is not None)
     fleet = plan_fleet(settings, folder)

@@ -12,6 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,8 @@ from docfleet import aliases
 from docfleet.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "DOCFLEET_"
+#: The file of settings, the client's key, and what our processes tell their children.
+_OTHER_VARIABLES = frozenset({"DOCFLEET_CONFIG", "DOCFLEET_API_KEY", "DOCFLEET_LIFELINE"})
 
 #: Addresses that LitServe can bind (litserve 0.2.19, `LitServer.run`), and a word for the first.
 _HOSTS = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "0.0.0.0": "0.0.0.0", "::": "::"}  # noqa: S104
@@ -177,6 +180,18 @@ class Resolved:
 
     settings: Settings
     sources: Mapping[str, str]
+    #: Environment variables that look like settings and are none.
+    unknown: tuple[str, ...] = ()
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the user should hear of before the server starts."""
+        if not self.unknown:
+            return ()
+        told = []
+        for variable in self.unknown:
+            near = get_close_matches(variable.removeprefix(ENVIRONMENT_PREFIX).lower(), Settings.model_fields, 1)
+            told.append(f"{variable} (did you mean {ENVIRONMENT_PREFIX}{near[0].upper()}?)" if near else variable)
+        return (f"These environment variables are no settings and do nothing: {', '.join(told)}.",)
 
     def explain(self) -> str:
         """Return one line a setting: name, value (secrets masked), source."""
@@ -219,7 +234,6 @@ def option_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tier",
         choices=("auto", "basic", "standard", "advanced"),
-        default="auto",
         help="with --prefetch: the tier to fetch for (default: the best that can run here)",
     )
     return parser
@@ -252,7 +266,7 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
         values |= layer
         sources |= dict.fromkeys(layer, source)
     try:
-        return Resolved(Settings.model_validate(values), sources)
+        return Resolved(Settings.model_validate(values), sources, _unknown(environ))
     except ValidationError as exc:
         raise ConfigurationError(_explain(exc, sources)) from None
 
@@ -260,10 +274,15 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     found = {}
     for name in Settings.model_fields:
-        value = environ.get(ENVIRONMENT_PREFIX + name.upper())
-        if value is not None:
+        # Compose files and units pass on variables that nobody set as empty ones.
+        if value := environ.get(ENVIRONMENT_PREFIX + name.upper()):
             found[name] = value
     return found
+
+
+def _unknown(environ: Mapping[str, str]) -> tuple[str, ...]:
+    known = {ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields} | _OTHER_VARIABLES
+    return tuple(sorted(name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known))
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -282,7 +301,8 @@ def _explain(exc: ValidationError, sources: Mapping[str, str]) -> str:
         if item["type"] == "extra_forbidden":
             parts.append(f"{name} is not a setting (known: {', '.join(Settings.model_fields)})")
         else:
-            parts.append(f"{name} (from {sources.get(name, 'default')}): {item['msg']}")
+            message = item["msg"].removeprefix("Value error, ")
+            parts.append(f"{name} (from {sources.get(name, 'default')}): {message}")
     return "; ".join(parts) + "."
 
 
@@ -298,6 +318,9 @@ class Wish:
 
 def parse_command_line(argv: Sequence[str] | None = None) -> tuple[Resolved, Wish]:
     """Return the settings of this run and what else is wanted."""
-    arguments = vars(option_parser().parse_args(argv))
-    wish = Wish(arguments["show_config"], arguments["prefetch"], arguments["tier"])
+    parser = option_parser()
+    arguments = vars(parser.parse_args(argv))
+    if arguments["tier"] and not arguments["prefetch"]:
+        parser.error("--tier belongs to --prefetch; documents name theirs in the option tier")
+    wish = Wish(arguments["show_config"], arguments["prefetch"], arguments["tier"] or "auto")
     return resolve(arguments), wish

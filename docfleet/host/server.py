@@ -20,6 +20,7 @@ from litserve.utils import WorkerSetupStatus
 from loguru import logger
 from starlette.formparsers import MultiPartParser
 
+from docfleet import __version__
 from docfleet.host.exits import Exits
 from docfleet.host.keeper import Keeper
 from docfleet.host.shutdown import Ending, end_children
@@ -78,6 +79,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self._spares = [[device] for device in spares]
         self._exits = exits
         self._companion = companion
+        self.app.title, self.app.version = "Docfleet", __version__
         install_error_handlers(self.app)
         self.app.add_middleware(Pacing)
         install_counting(self.app)

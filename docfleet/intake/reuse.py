@@ -123,6 +123,8 @@ def reuse_key(document: Document, options: ParseOptions) -> str:
         "sha256": document.sha256,
         "suffix": document.suffix,
         "pages": options.page_range(document.pages),
+        # What has no pages is read whole, and a range that was named then gets a warning that others must not see.
+        "range_named": document.pages == 1 and options.end_page_id is not None,
         "tier": options.wanted_tier,
         "formats": sorted(options.formats),
         "title": document.filename if _TITLED.intersection(options.formats) else None,
