@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import litserve as ls
+from loguru import logger
 
 from docfleet import logs
 from docfleet.errors import ConfigurationError, DocfleetError
