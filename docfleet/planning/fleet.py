@@ -93,8 +93,8 @@ def _worker_plan(
     planned: Plan,
     spares: int,
 ) -> WorkerPlan:
-    slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
     members = pool.members if pool else ()
+    slots = tuple(equip(worker, source, settings.log_level, asks=bool(members)) for worker in planned.workers)
     return WorkerPlan(
         folder=folder,
         slots=slots,
