@@ -25,6 +25,7 @@ SUITE: dict[str, list[str]] = {
     "equality": [],
     "fast_shards": [],
     "vlm_pool": [],
+    "metrics": [],
 }
 
 
