@@ -33,8 +33,8 @@ import tomllib
 import unicodedata
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, TypeVar
@@ -42,7 +42,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -51,13 +51,17 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 KNOWN_SUFFIXES = {".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".ofd", ".epub"}
 KNOWN_SUFFIXES |= {".docx", ".pptx", ".xlsx", ".doc", ".ppt", ".xls", ".rtf", ".odt", ".ods", ".odp", ".csv", ".tsv"}
 KNOWN_SUFFIXES |= {".html", ".htm", ".xhtml", ".mhtml", ".mht"}
-#: Seconds of the first back-off and of the longest; each is drawn anew between 0 and its bound (full jitter).
+#: Seconds of the first back-off and of the longest; each is drawn anew between half its bound and its bound, so that
+#: six tries last half a minute at least: a server may start anew meanwhile.
 BACKOFF_FIRST, BACKOFF_LONGEST = 1.0, 30.0
 #: Seconds between two looks at a job under way, where the server names none: the first and the longest.
 POLL_FIRST, POLL_LONGEST = 0.5, 5.0
 #: Bytes of an answer that are read into memory (Markdown is inside it; images and other files are not).
 ANSWER_LIMIT, CHUNK = 512 * 2**20, 256 * 2**10
 DOWNLOADS = 4  #: Files of one result that are fetched at the same time.
+#: Seconds that a look at the server's progress may take, seconds between two looks at one that does not tell it,
+#: bytes of such an answer, and devices and VLM servers that are followed.
+LOOK_TIMEOUT, LOOK_AGAIN, LOOK_LIMIT, ROWS = 5.0, 30.0, 2**20, 128
 MARKER = "docfleet.json"  #: Stands in every result folder; a folder without it is somebody else's, never replaced.
 
 T = TypeVar("T")
@@ -196,7 +200,8 @@ async def _persist(
         except MineruError as exc:
             if tries >= retries or not again(exc):
                 raise
-            backoff = random.uniform(0, min(BACKOFF_LONGEST, BACKOFF_FIRST * 2**tries))  # noqa: S311 - no secret
+            bound = min(BACKOFF_LONGEST, BACKOFF_FIRST * 2**tries)
+            backoff = random.uniform(bound / 2, bound)  # noqa: S311 - no secret
             # On top of what the server asks for, so that all who were told the same do not come back at once.
             delay = backoff + (exc.retry_after or 0.0)
             # A busy server that says when to come back is queueing, not failing; only the time limit ends that.
@@ -227,11 +232,11 @@ async def _download(session: aiohttp.ClientSession, url: str, target: Path) -> N
                     sink.write(chunk)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, limit: int = ANSWER_LIMIT) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_chunked(CHUNK):
         body += chunk
-        if len(body) > ANSWER_LIMIT:
+        if len(body) > limit:
             raise MineruError("the answer is too large; ask for fewer pages at once", "invalid_answer")
     return bytes(body)
 
@@ -527,18 +532,23 @@ class OutFolder:
             lock.write(str(os.getpid()))
             lock.flush()
             shutil.rmtree(own / "tmp", ignore_errors=True)
-            yield cls(own.parent, journal)
+            try:
+                yield cls(own.parent, journal)
+            finally:
+                journal.flush()
+                os.fsync(journal.fileno())
 
     def done(self, source: str, state: State) -> bool:
         """Return whether this input, unchanged and with these options, has its result here."""
         status, output, before = self.past.get(source, ("failed", None, None))
         return status != "failed" and before == state and (self.root / (output or "") / MARKER).is_file()
 
-    def record(self, entry: Mapping[str, Any]) -> None:
-        """Append a line to the journal, durably."""
+    def record(self, entry: Mapping[str, Any], *, durably: bool) -> None:
+        """Append a line to the journal; `durably`: it survives a power cut, not only the end of this process."""
         self._journal.write(json.dumps(entry).encode() + b"\n")
         self._journal.flush()
-        os.fsync(self._journal.fileno())
+        if durably:
+            os.fsync(self._journal.fileno())
 
     @contextlib.contextmanager
     def new_result(self, place: str) -> Iterator[Path]:
@@ -573,6 +583,138 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
+# ---- what the server tells of itself ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A device or VLM server, and what it did since the first look: for all callers together."""
+
+    kind: str  #: device, or endpoint (a VLM server).
+    name: str
+    doing: str  #: For people: "1/2 busy", "3 under way, up".
+    pages: int
+    failed: int
+    pages_per_second: float  #: Lately, as the server measures it.
+
+
+@dataclass
+class Server:
+    """The server's own progress as of the last look. Empty where it does not tell."""
+
+    note: str | None = None  #: Why nothing is known.
+    rows: tuple[Row, ...] = ()
+    running: int = 0  #: Documents of all callers.
+    waiting: int = 0
+    pages_per_second: float = 0.0
+    seconds: float = 0.0  #: From the first look that told something to the last.
+    silent: float = 0.0  #: Seconds since the last look that told something, where a later one did not.
+
+
+class Looks:
+    """Looks at `/status`. Whatever it answers, or whether it does, documents are sent all the same."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, server: Server) -> None:
+        self._session, self._url, self._server = session, f"{_base_url(url)}/status", server
+        self._totals: dict[tuple[str, str], tuple[int, int]] | None = None
+        self._first = self._last = self._next = 0.0
+
+    async def look(self, limit: float) -> None:
+        """Look, unless the server did not tell anything a moment ago; at most `limit` seconds."""
+        if (now := time.monotonic()) < self._next:
+            return
+        try:
+            with _network():
+                async with asyncio.timeout(limit), self._session.get(self._url, allow_redirects=False) as response:
+                    body = await _read(response, LOOK_LIMIT)
+            if response.status != 200:
+                raise _refusal(response, body)
+            self.take((_json_object(body) or {}).get("progress"))
+        except Exception as exc:  # the run does not depend on it
+            self._next = now + (LOOK_AGAIN if self._totals is None else 0)
+            cause = exc if isinstance(exc, MineruError) else f"{type(exc).__name__}: {exc}"
+            self._server.note = self._server.note or f"nothing is shown of the server's devices: {cause}"
+            self._server.silent = now - self._last if self._totals is not None else 0.0
+
+    def take(self, progress: object) -> None:
+        """Take what `/status` tells as `progress`; MineruError if that is nothing."""
+        if not isinstance(progress, dict):
+            raise MineruError("it does not tell what they do", "invalid_answer")
+        server, now, before = self._server, time.monotonic(), self._totals
+        self._first, self._last = self._first if before is not None else now, now
+        known, rows = dict[tuple[str, str], tuple[int, int]](), dict[tuple[str, str], Row]()
+        earlier = {(row.kind, row.name): row for row in server.rows}
+        for row in _rows(progress):
+            key, total = (row.kind, row.name), (row.pages, row.failed)
+            old = total if before is None else before.get(key, (0, 0))
+            # A count that fell began anew: those of devices outlive the server, those of VLM servers do not.
+            pages, failed = (new - was if new >= was else new for new, was in zip(total, old, strict=True))
+            if had := earlier.get(key):
+                pages, failed = pages + had.pages, failed + had.failed
+            known[key], rows[key] = total, replace(row, pages=pages, failed=failed)
+        gone = [replace(row, doing="gone", pages_per_second=0.0) for key, row in earlier.items() if key not in rows]
+        worth = [
+            row for row in (*rows.values(), *gone) if row.pages or row.failed or row.doing not in ("gone", "unused")
+        ]
+        server.rows, self._totals = tuple(worth[:ROWS]), dict([*((before or {}) | known).items()][-4 * ROWS :])
+        documents = _mapping(progress.get("documents"))
+        server.running, server.waiting = _count(documents.get("running")), _count(documents.get("waiting"))
+        server.pages_per_second = _number(progress.get("pages_per_second"))
+        server.note, server.seconds, server.silent = None, now - self._first, 0.0
+
+
+def _rows(progress: Mapping[str, Any]) -> Iterator[Row]:
+    """Read the rows, whatever stands there: it comes from outside."""
+    for kind, key, failed in (("device", "device", "pages_failed"), ("endpoint", "url", "failures")):
+        listed = progress.get(f"{kind}s")
+        for each in map(_mapping, listed[:ROWS] if isinstance(listed, list) else ()):
+            workers = _count(each.get("workers"))
+            doing = f"{_count(each.get('busy'))}/{workers} busy" if workers else "unused"
+            if kind == "endpoint":
+                doing = f"{_count(each.get('outstanding'))} under way, {_printable(str(each.get('state')))[:12]}"
+            if isinstance(name := each.get(key), str):
+                yield Row(
+                    kind=kind,
+                    name=_printable(name.rpartition("@")[2].removeprefix("http://"))[:80],
+                    doing=doing,
+                    pages=_count(each.get("pages_done")),
+                    failed=_count(each.get(failed)),
+                    pages_per_second=_number(each.get("pages_per_second")),
+                )
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e15 else 0.0
+
+
+def _count(value: object) -> int:
+    return int(_number(value))
+
+
+def server_lines(server: Server, width: int, most: int) -> list[str]:
+    """Return what is known of the server, at most `most` lines of `width` columns."""
+    if not server.rows or most < 1:
+        return []
+    head = (
+        f"server: {server.running} documents running, {server.waiting} waiting, {server.pages_per_second:.1f} pages/s"
+    )
+    rows = server.rows if len(server.rows) < most else server.rows[: max(0, most - 2)]
+    names = min(32, max(16, width - 46), max(len(row.name) for row in server.rows))
+    lines = [head + (f" ({server.silent:.0f} s ago)" if server.silent else "")]
+    for row in rows:
+        name = row.name if len(row.name) <= names else f"{row.name[: names - 1]}…"
+        facts = f"{row.pages_per_second:6.1f}/s {row.pages:7,} pages {row.failed:4,} failed  {row.doing}"
+        lines.append(f"  {name:<{names}} {facts}")
+    if rest := server.rows[len(rows) :]:
+        pages, failed = sum(row.pages for row in rest), sum(row.failed for row in rest)
+        lines.append(f"  and {len(rest)} more: {pages:,} pages, {failed:,} failed")
+    return [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines[:most]]
+
+
 # ---- many documents --------------------------------------------------------------------------------------------------
 
 
@@ -586,11 +728,12 @@ class Settings:
     #: Options by file name or pattern ("scan-*.png", "old/*.pdf"); of several that fit, the later goes first.
     per_file: Mapping[str, Options] = field(default_factory=dict)
     timeout: float | None = 3600.0  #: Seconds a document may take in all, waits and downloads included.
-    retries: int = 5  #: Tries after the first.
+    retries: int = 6  #: Tries after the first.
     recursive: bool = True  #: Whether folders are searched in depth.
     resume: bool = False  #: Leave out what the journal says is done (same path, size, time of change, options).
     retry_failed: bool = False  #: Do only what the journal says failed; without paths, all of that.
     api_key: str | None = field(default=None, repr=False)  #: Sent as `Authorization: Bearer`, never written.
+    look_every: float = 0.0  #: Seconds between two looks at the server's `/status`; 0: none.
 
     def options_for(self, path: Path) -> dict[str, Any]:
         """Return the options of one document."""
@@ -609,6 +752,7 @@ class Outcome:
     seconds: float = 0.0
     job_id: str | None = None
     tier: str | None = None
+    cached: bool = False  #: Served with a result that the server had.
     code: str | None = None  #: Why it failed: a stable code, and below the cause for people.
     cause: str | None = None
 
@@ -621,6 +765,7 @@ class Summary:
     inputs: int = 0
     succeeded: int = 0  #: Completed, partial and skipped.
     partial: int = 0
+    cached: int = 0  #: Of the succeeded, those that the server had a result of.
     skipped: int = 0
     failed: int = 0
     not_started: int = 0  #: Failed because the run was stopped before their turn; not in `failures`.
@@ -629,15 +774,35 @@ class Summary:
     seconds: float = 0.0
     interrupted: bool = False
     failures: list[Outcome] = field(default_factory=list)
+    server: Server = field(default_factory=Server)
 
     @property
     def pages_per_second(self) -> float:
         """Pages of this run by its seconds."""
         return self.pages / self.seconds if self.seconds else 0.0
 
+    @property
+    def seconds_left(self) -> float | None:
+        """What the inputs to come take at the speed so far; None while that is not known."""
+        done = self.succeeded + self.failed
+        if self.total is None or done == self.skipped:
+            return 0.0 if self.total == done else None
+        return max(0, self.total - done) * self.seconds / (done - self.skipped)
+
+    @property
+    def line(self) -> str:
+        """The state of the run for people."""
+        left = "?" if self.seconds_left is None else timedelta(seconds=round(self.seconds_left))
+        done = f"{self.succeeded + self.failed}/{'?' if self.total is None else self.total}"
+        busy = f"{self.refusals} refusals, " if self.refusals else ""
+        pages = f"{self.pages} pages, {self.pages_per_second:.1f} pages/s"
+        times = f"{timedelta(seconds=round(self.seconds))} gone, {left} left"
+        return f"{done}, {self.succeeded} ok, {self.failed} failed, {busy}{pages}, {times}"
+
     def add(self, outcome: Outcome) -> None:
         """Count an input's outcome."""
         self.pages += outcome.pages
+        self.cached += outcome.cached
         self.partial += outcome.status == "partial"
         self.skipped += outcome.status == "skipped"
         self.succeeded += outcome.status != "failed"
@@ -646,7 +811,8 @@ class Summary:
             self.failures.append(outcome)
 
 
-#: Called with a line for people, the state of the run, and an input's outcome (None: the line tells of a retry).
+#: Called with a line for people, the state of the run, and an input's outcome (None: the line tells of something else,
+#: and where it is empty only the state is new).
 Watch = Callable[[str, Summary, Outcome | None], None]
 
 
@@ -692,15 +858,19 @@ class _Batch:
     summary: Summary = field(default_factory=Summary)
     begun: float = field(default_factory=time.monotonic)
     over: bool = False
+    #: By status, None where no answer came: documents that wait and were not told of, and when one was.
+    waits: dict[int | None, tuple[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = {source: output for source, (_, output, _) in self.folder.past.items() if output}
         self.places = Places(self.folder.root, known)
+        self.looks = Looks(self.session, self.settings.url, self.summary.server)
 
     async def run(self, stop: asyncio.Event) -> Summary:
         items, summary = self._wanted(), self.summary
+        follower = asyncio.create_task(self._follow())  # its first look is sent before the first document
         workers = [asyncio.create_task(self._work(items)) for _ in range(self.settings.concurrency)]
-        tasks = [*workers, asyncio.create_task(self._count()), asyncio.create_task(_cancel_on(stop, workers))]
+        tasks = [*workers, follower, asyncio.create_task(self._count()), asyncio.create_task(_cancel_on(stop, workers))]
         try:
             await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -716,7 +886,21 @@ class _Batch:
         summary.inputs += summary.not_started
         summary.failed += summary.not_started
         summary.seconds = time.monotonic() - self.begun
+        if self.settings.look_every and not summary.server.silent:
+            await self.looks.look(2.0)
         return summary
+
+    async def _follow(self) -> None:
+        """Look at the server from time to time."""
+        told = False
+        while self.settings.look_every:
+            self.watch("", self.summary, None)
+            await self.looks.look(LOOK_TIMEOUT)
+            if (note := self.summary.server.note) and not told:
+                self.watch(note, self.summary, None)
+                told = True
+            await asyncio.sleep(self.settings.look_every)
+            self.summary.seconds = time.monotonic() - self.begun
 
     async def _count(self) -> None:
         items = itertools.takewhile(lambda _: not self.over, self._wanted())
@@ -761,7 +945,9 @@ class _Batch:
             seconds = round(time.monotonic() - begun, 3)
             outcome = Outcome(source=str(item.path), output=place, seconds=seconds, **facts)
             if outcome.status != "skipped" and item.problem is None:
-                self.folder.record({"at": datetime.now(UTC).isoformat(), **asdict(outcome), "state": state})
+                entry = {"at": datetime.now(UTC).isoformat(), **asdict(outcome), "state": state}
+                # Hundreds may be interrupted at once, and one that the journal does not know is done again anyway.
+                self.folder.record(entry, durably=outcome.code != "interrupted")
             self.summary.add(outcome)
             self.summary.seconds = time.monotonic() - self.begun
             self.watch(_line(outcome), self.summary, outcome)
@@ -773,7 +959,14 @@ class _Batch:
             nonlocal last
             last = f"; last: {error}"
             self.summary.refusals += error.status == 429
-            self.watch(f"waiting {path}: {error.code}: {error}; again in {delay:.1f} s", self.summary, None)
+            # Hundreds are told the same at once: a line a second is enough.
+            others, at = self.waits.get(error.status, (0, -math.inf))
+            if (now := time.monotonic()) - at < 1:
+                self.waits[error.status] = others + 1, at
+                return
+            more = f" (and {others} others)" if others else ""
+            self.waits[error.status] = 0, now
+            self.watch(f"waiting {path}: {error.code}: {error}; again in {delay:.1f} s{more}", self.summary, None)
 
         try:
             async with asyncio.timeout(self.settings.timeout):
@@ -784,7 +977,7 @@ class _Batch:
             raise MineruError(f"no result within {self.settings.timeout:g} s{last}", "timed_out") from None
         facts = {key: _printable(str(answer[key])) for key in ("status", "job_id", "tier") if answer.get(key)}
         pages = answer.get("pages")
-        return {**facts, "pages": pages if isinstance(pages, int) else 0}
+        return {**facts, "pages": pages if isinstance(pages, int) else 0, "cached": answer.get("cached") is True}
 
 
 async def _cancel_on(stop: asyncio.Event, workers: Sequence[asyncio.Task[None]]) -> None:
@@ -819,41 +1012,51 @@ def _line(outcome: Outcome) -> str:
 
 
 class Screen:
-    """Shows progress on standard error: a bar with the lines above it, or plain lines where nobody watches."""
+    """Shows the run on standard error: lines above a small live picture, or lines alone where nobody watches."""
 
-    def __init__(self, *, bar: bool, keep: bool) -> None:
+    def __init__(self, *, live: bool, keep: bool) -> None:
         self.outcomes: list[Outcome] = []
         self._keep, self._console = keep, Console(stderr=True, highlight=False, soft_wrap=True)
-        counts = TextColumn("{task.fields[failed]} failed, {task.fields[rate]:.1f} pages/s,")
-        columns = (BarColumn(None), MofNCompleteColumn(), counts, TimeElapsedColumn(), TextColumn("left"))
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=self._console, disable=not bar)
-        self.bar.speed_estimate_period = 600
-        self._task = self.bar.add_task("", total=None, failed=0, rate=0.0)
+        self._summary = Summary()
+        self.live = Live(get_renderable=self._picture, console=self._console) if live else None
 
     def show(self, line: str, summary: Summary, outcome: Outcome | None) -> None:
-        """Print a line and move the bar on; without a bar the line carries what it would show."""
-        done, total, rate = summary.succeeded + summary.failed, summary.total, summary.pages_per_second
-        self.bar.update(self._task, completed=done, total=total, failed=summary.failed, rate=rate)
+        """Print a line, and the state of the run where no picture shows it."""
+        self._summary = summary
         if self._keep and outcome:
             self.outcomes.append(outcome)
-        if self.bar.disable and outcome:
-            left = f"{max((total or done) - done, 0) * summary.seconds / done:.0f} s left" if total else "counting"
-            line = f"[{done}/{total or '?'}, {summary.failed} failed, {rate:.1f} pages/s, {left}] {line}"
-        self._console.print(Text(line))
+        if self.live is None and (outcome or (not line and summary.seconds)):
+            told = "; ".join(" ".join(each.split()) for each in server_lines(summary.server, 120, 9))
+            line = f"[{summary.line}] {line or told}".rstrip()
+        if line:
+            self._console.print(Text(line))
+
+    def _picture(self) -> Text:
+        summary, (width, height) = self._summary, self._console.size
+        filled = width * (summary.succeeded + summary.failed) // (summary.total or 1) if summary.total else 0
+        rows = server_lines(summary.server, width, min(12, height - 4))
+        picture = Text("\n".join((summary.line, *rows)), no_wrap=True, overflow="ellipsis")
+        return Text.assemble(("━" * filled, "green"), ("━" * (width - filled) + "\n", "dim"), picture, no_wrap=True)
 
 
 def show_summary(summary: Summary, out: str) -> None:
-    """Print the closing table, and the cause of every failure."""
+    """Print the cause of every failure and the closing tables."""
     console = Console(highlight=False, soft_wrap=True)
+    for failure in summary.failures:
+        console.print(Text(_printable(f"FAILED {failure.source}: {failure.code}: {failure.cause}")))
     table = Table(title="Interrupted" if summary.interrupted else "Done", show_header=False)
-    counts = ("inputs", "succeeded", "partial", "skipped", "failed", "not_started", "refusals", "pages")
+    counts = ("inputs", "succeeded", "partial", "cached", "skipped", "failed", "not_started", "refusals", "pages")
     for name in counts:
         table.add_row(name.replace("_", " "), str(getattr(summary, name)))
     table.add_row("seconds", f"{summary.seconds:.1f}")
     table.add_row("pages/s", f"{summary.pages_per_second:.2f}")
     console.print(table)
-    for failure in summary.failures:
-        console.print(Text(_printable(f"FAILED {failure.source}: {failure.code}: {failure.cause}")))
+    if rows := summary.server.rows:
+        server = Table("", "pages", "failed", "pages/s", title="The server meanwhile, for all callers", min_width=40)
+        for row in rows:
+            rate = row.pages / summary.server.seconds if summary.server.seconds else 0.0
+            server.add_row(row.name, str(row.pages), str(row.failed), f"{rate:.2f}")
+        console.print(server)
     console.print(Text(_printable(f"results in {out}")))
 
 
@@ -868,13 +1071,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--api-key", default=os.environ.get("DOCFLEET_API_KEY"), help="better: environment DOCFLEET_API_KEY")
     add("--concurrency", type=int, default=8, metavar="N", help="documents at the same time (default: %(default)s)")
     add("--timeout", type=float, default=3600.0, metavar="S", help="seconds for a document (default: %(default)s)")
-    add("--retries", type=int, default=5, metavar="N", help="tries after the first (default: %(default)s)")
+    add("--retries", type=int, default=6, metavar="N", help="tries after the first (default: %(default)s)")
     add("--recursive", action=argparse.BooleanOptionalAction, default=True, help="search folders in depth")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="leave out what is done, unchanged, with these options")
     again.add_argument("--retry-failed", action="store_true", help="do only what failed; PATHs may be left out")
     add("--json", metavar="REPORT", type=Path, help="write the outcome of every document to this file")
-    add("--quiet", action="store_true", help="plain lines instead of a progress bar")
+    add("--quiet", action="store_true", help="only a line for each document, no picture of the run")
     add("--options-file", type=Path, metavar="FILE", help="JSON or TOML: options by file name or pattern")
     group = parser.add_argument_group("options of every document (the server's defaults where not given)")
     for name in ("backend", "tier", "method", "lang", "server-url", "shards"):
@@ -892,7 +1095,8 @@ def _settings(args: argparse.Namespace) -> Settings:
     other = {*given, "paths", "out", "json", "quiet", "options_file"}
     options = {name: value for name, value in vars(args).items() if name not in other and value is not None}
     per_file = _read_options(args.options_file) if args.options_file else {}
-    return Settings(options=options, per_file=per_file, **given)
+    look_every = 0.0 if args.quiet else 2.0 if sys.stderr.isatty() else 10.0
+    return Settings(options=options, per_file=per_file, look_every=look_every, **given)
 
 
 def _read_options(path: Path) -> dict[str, dict[str, Any]]:
@@ -901,6 +1105,22 @@ def _read_options(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(found, dict) or not all(key and isinstance(value, dict) for key, value in found.items()):
         raise ValueError(f'{path} must map file names or patterns to options: {{"scan-*.png": {{"method": "ocr"}}}}')
     return found
+
+
+def _room_for_files(concurrency: int) -> int:
+    """Raise the limit of open files as far as wanted and allowed; return how many documents it lets be under way."""
+    if sys.platform == "win32":
+        return concurrency
+    import resource
+
+    # A document under way holds up to nine files and sockets; the usual soft limit is 1024 (macOS: 256).
+    each, other = 2 * DOWNLOADS + 1, 64
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most, wanted = (2**20 if hard < 0 else hard), concurrency * each + other
+    if 0 <= soft < wanted:
+        soft = min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return concurrency if soft < 0 else min(concurrency, max(1, (soft - other) // each))
 
 
 async def _run(args: argparse.Namespace, settings: Settings) -> int:
@@ -914,15 +1134,11 @@ async def _run(args: argparse.Namespace, settings: Settings) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    if sys.platform != "win32":
-        import resource
-
-        # A document under way holds up to nine files and sockets; the usual soft limit is 1024 (macOS: 256).
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = min(max(soft, args.concurrency * (2 * DOWNLOADS + 1) + 64), hard if hard >= 0 else 2**20)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    screen = Screen(bar=sys.stderr.isatty() and not args.quiet, keep=args.json is not None)
-    with screen.bar:
+    if (room := _room_for_files(settings.concurrency)) < settings.concurrency:
+        print(f"client.py: {room} documents at the same time: the limit of open files allows no more", file=sys.stderr)
+        settings = replace(settings, concurrency=room)
+    screen = Screen(live=sys.stderr.isatty() and not args.quiet, keep=args.json is not None)
+    with screen.live or contextlib.nullcontext():
         summary = await parse_many(args.paths, args.out, settings, watch=screen.show, stop=stop)
     show_summary(summary, args.out)
     if args.json:

@@ -147,7 +147,9 @@ def _used(planned: Plan) -> Iterator[str]:
     for worker in planned.workers:
         share = f", {worker.device_memory_gb} GB of the device" if worker.device_memory_gb else ""
         variables = worker.environment.items()
-        pins = " ".join(f"{name}={value}" for name, value in variables if name.endswith("_DEVICES") and value != "-1")
+        pins = " ".join(
+            f"{name}={value}" for name, value in variables if name.endswith(("_DEVICES", "_MASK")) and value != "-1"
+        )
         yield (
             f"  worker {worker.index}  {worker.device:<8} {worker.threads} thread(s), "
             f"{worker.render_processes} render process(es){share}{f'  [{pins}]' if pins else ''}"

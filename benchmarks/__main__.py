@@ -1,6 +1,6 @@
 """Run the benchmarks one after the other on what the project ships: `python -m benchmarks [NAME...]`, or `make bench`.
 
-Each also runs by itself, with options: `python -m benchmarks.throughput --help`.
+One of them takes options of its own: `python -m benchmarks crowd --requests 100 --megabytes 5 --obey`, or `--help`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,18 @@ SUITE: dict[str, list[str]] = {
     "equality": [],
     "fast_shards": [],
     "vlm_pool": [],
+    "cpu_scaling": [],
     "metrics": [],
 }
 
 
 def main() -> int:
-    names = sys.argv[1:] or list(SUITE)
+    given = sys.argv[1:]
+    first = next((place for place, word in enumerate(given) if word.startswith("-")), len(given))
+    names, options = given[:first] or list(SUITE), given[first:]
+    if options and len(given[:first]) != 1:
+        print("options belong to one benchmark: python -m benchmarks NAME --option ...", file=sys.stderr)
+        return 2
     unknown = [name for name in names if name not in SUITE]
     if unknown:
         print(f"no such benchmark: {', '.join(unknown)} (there are {', '.join(SUITE)})", file=sys.stderr)
@@ -38,9 +44,8 @@ def main() -> int:
     failed = 0
     for name in names:
         print(f"\n== {name}", flush=True)
-        failed += (
-            subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *SUITE[name]], check=False).returncode != 0
-        )
+        command = [sys.executable, "-m", f"benchmarks.{name}", *(options or SUITE[name])]
+        failed += subprocess.run(command, check=False).returncode != 0
     return int(failed > 0)
 
 

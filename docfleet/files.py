@@ -6,6 +6,7 @@
 <data>/jobs/<job>/work/       parts and results of attempts under way
 <data>/jobs/<job>/result-<n>/ what attempt n delivered
 <data>/pages/<document>/      finished pages of a document, for whoever reads it next (`docfleet.shelf`)
+<data>/vlm/                   logs and state of VLM servers that run here (`docfleet.launch`)
 <data>/scratch/<number>/      a worker process's scratch space
 """
 
@@ -58,6 +59,11 @@ class DataFolder:
     def pages(self) -> Path:
         """Finished pages that may serve other jobs, one folder for each document."""
         return self.root / "pages"
+
+    @property
+    def vlm(self) -> Path:
+        """What the launcher of VLM servers keeps; made by itself."""
+        return self.root / "vlm"
 
     def create(self) -> None:
         """Make the folders, readable by the owner alone."""

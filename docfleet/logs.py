@@ -14,7 +14,8 @@ _TALKATIVE = {
     **dict.fromkeys(
         ("uvicorn", "litserve", "httpx", "httpx2", "httpcore", "rapidocr", "RapidOCR", "urllib3"), logging.WARNING
     ),
-    "pypdfium2": logging.ERROR,
+    # Their warnings quote bytes of the document.
+    **dict.fromkeys(("pypdf", "pypdfium2"), logging.ERROR),
 }
 _TALKATIVE_LOGURU = ("mineru", "docvortex")
 

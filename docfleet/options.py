@@ -199,9 +199,15 @@ def parse_options(raw: Mapping[str, Any] | None) -> ParseOptions:
 def _explain(exc: ValidationError) -> str:
     parts = []
     for item in exc.errors(include_url=False, include_context=False):
-        name = ".".join(str(step) for step in item["loc"]) or "options"
-        if item["type"] == "extra_forbidden":
+        name = ".".join(str(step) for step in item["loc"])
+        if not name:
+            # What is wrong between several options names them itself.
+            parts.append(item["msg"].removeprefix("Value error, "))
+        elif item["type"] == "too_short":
+            # Said too of a list whose only item is wrong, which is told already.
+            parts += [] if parts else [f"option {name!r}: name at least one"]
+        elif item["type"] == "extra_forbidden":
             parts.append(f"option {name!r} is not known (known: {', '.join(ParseOptions.model_fields)})")
         else:
-            parts.append(f"option {name!r}: {item['msg']}")
+            parts.append(f"option {name!r}: {item['msg'].removeprefix('Value error, ')}")
     return "; ".join(parts) + "."

@@ -12,6 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,8 @@ from docfleet import aliases
 from docfleet.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "DOCFLEET_"
+#: The file of settings, the client's key, and what our processes tell their children.
+_OTHER_VARIABLES = frozenset({"DOCFLEET_CONFIG", "DOCFLEET_API_KEY", "DOCFLEET_LIFELINE"})
 
 #: Addresses that LitServe can bind (litserve 0.2.19, `LitServer.run`), and a word for the first.
 _HOSTS = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "0.0.0.0": "0.0.0.0", "::": "::"}  # noqa: S104
@@ -49,6 +52,12 @@ PerDevice = Annotated[
     Field(union_mode="left_to_right"),
     BeforeValidator(_blank),
 ]
+Number = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1, le=64)] | None,
+    Field(union_mode="left_to_right"),
+    BeforeValidator(_blank),
+]
+Share = Annotated[Annotated[float, Field(ge=0.05, le=0.95)] | None, BeforeValidator(_blank)]
 Spares = Annotated[int, Field(ge=0, le=64)]
 Megabytes = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_blank)]
 Folder = Annotated[Path | None, BeforeValidator(_blank)]
@@ -101,6 +110,25 @@ class Settings(BaseModel):
     vlm_max_requests: int = Field(100, ge=1, le=4096, description="requests at once at one of them, at most")
     vlm_timeout: float = Field(180, gt=0, description="seconds after which a request is tried at another of them")
     vlm_patience: float = Field(120, ge=0, description="seconds a page waits while none of them is alive")
+    vlm_servers: Number = Field(
+        None, description="VLM servers to start on this machine: a number, or auto: one on each accelerator"
+    )
+    vlm_server_engine: Literal["auto", "vllm", "lmdeploy", "llama-cpp", "mlx"] = Field(
+        "auto", description="what they run on; auto: the first of vllm, lmdeploy, llama-cpp that is installed and fits"
+    )
+    vlm_server_command: str = Field(
+        "mineru-openai-server",
+        min_length=1,
+        description="MinerU's command that starts one; a path where the engine has an environment of its own",
+    )
+    vlm_server_args: str = Field("", description="further options of the engine, as on a command line")
+    vlm_server_port: int = Field(30000, ge=1024, le=65535, description="port of the first of them, if it is free")
+    vlm_server_memory: Share = Field(
+        None, description="share of a device's memory that they take together; by default 0.5, workers get the rest"
+    )
+    vlm_server_start_seconds: float = Field(
+        1800, gt=0, description="seconds that one gets until it answers, fetching its model included"
+    )
     allowed_server_urls: Words = Field(
         (), description="VLM servers that callers may name in server_url, or add while the server runs"
     )
@@ -152,6 +180,18 @@ class Resolved:
 
     settings: Settings
     sources: Mapping[str, str]
+    #: Environment variables that look like settings and are none.
+    unknown: tuple[str, ...] = ()
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the user should hear of before the server starts."""
+        if not self.unknown:
+            return ()
+        told = []
+        for variable in self.unknown:
+            near = get_close_matches(variable.removeprefix(ENVIRONMENT_PREFIX).lower(), Settings.model_fields, 1)
+            told.append(f"{variable} (did you mean {ENVIRONMENT_PREFIX}{near[0].upper()}?)" if near else variable)
+        return (f"These environment variables are no settings and do nothing: {', '.join(told)}.",)
 
     def explain(self) -> str:
         """Return one line a setting: name, value (secrets masked), source."""
@@ -194,7 +234,6 @@ def option_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tier",
         choices=("auto", "basic", "standard", "advanced"),
-        default="auto",
         help="with --prefetch: the tier to fetch for (default: the best that can run here)",
     )
     return parser
@@ -227,7 +266,7 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
         values |= layer
         sources |= dict.fromkeys(layer, source)
     try:
-        return Resolved(Settings.model_validate(values), sources)
+        return Resolved(Settings.model_validate(values), sources, _unknown(environ))
     except ValidationError as exc:
         raise ConfigurationError(_explain(exc, sources)) from None
 
@@ -235,10 +274,15 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     found = {}
     for name in Settings.model_fields:
-        value = environ.get(ENVIRONMENT_PREFIX + name.upper())
-        if value is not None:
+        # Compose files and units pass on variables that nobody set as empty ones.
+        if value := environ.get(ENVIRONMENT_PREFIX + name.upper()):
             found[name] = value
     return found
+
+
+def _unknown(environ: Mapping[str, str]) -> tuple[str, ...]:
+    known = {ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields} | _OTHER_VARIABLES
+    return tuple(sorted(name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known))
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -257,7 +301,8 @@ def _explain(exc: ValidationError, sources: Mapping[str, str]) -> str:
         if item["type"] == "extra_forbidden":
             parts.append(f"{name} is not a setting (known: {', '.join(Settings.model_fields)})")
         else:
-            parts.append(f"{name} (from {sources.get(name, 'default')}): {item['msg']}")
+            message = item["msg"].removeprefix("Value error, ")
+            parts.append(f"{name} (from {sources.get(name, 'default')}): {message}")
     return "; ".join(parts) + "."
 
 
@@ -273,6 +318,9 @@ class Wish:
 
 def parse_command_line(argv: Sequence[str] | None = None) -> tuple[Resolved, Wish]:
     """Return the settings of this run and what else is wanted."""
-    arguments = vars(option_parser().parse_args(argv))
-    wish = Wish(arguments["show_config"], arguments["prefetch"], arguments["tier"])
+    parser = option_parser()
+    arguments = vars(parser.parse_args(argv))
+    if arguments["tier"] and not arguments["prefetch"]:
+        parser.error("--tier belongs to --prefetch; documents name theirs in the option tier")
+    wish = Wish(arguments["show_config"], arguments["prefetch"], arguments["tier"] or "auto")
     return resolve(arguments), wish

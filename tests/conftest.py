@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -16,6 +17,10 @@ DOCUMENTS = Path(os.environ.get("DOCFLEET_TEST_DOCUMENTS", ROOT.parent / "shared
 
 # MinerU reads its environment at its first import, whichever test comes first: never the user's own.
 import tests.mineru_support  # noqa: E402, F401
+
+# How fast examples are made tells of the machine, not of the code.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 #: Parts that a test may need, and whether they are here.
 PARTS = {

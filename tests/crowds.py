@@ -67,7 +67,9 @@ async def crowd(url: str, content: bytes, number: int, *, name: str = "sleep-0.0
     """
     seen = Seen()
     timeout = aiohttp.ClientTimeout(total=600)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+    # Who waits for his turn must not come back on a connection that the server, after 5 idle seconds, has just closed.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         await asyncio.gather(*(_one(session, url, content, name.format(one), obey, seen) for one in range(number)))
     return seen
 

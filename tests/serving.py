@@ -95,7 +95,11 @@ def start(
         )
     serving = Serving(process, f"http://127.0.0.1:{port}", data, log)
     if wait:
-        wait_ready(serving)
+        try:
+            wait_ready(serving)
+        except BaseException:
+            end(serving)
+            raise
     return serving
 
 
@@ -139,19 +143,31 @@ def stop(serving: Serving, seconds: float = 15) -> int:
 
 
 @contextlib.contextmanager
-def running(data: Path, *arguments: str, under: tuple[str, ...] = (), **environment: str) -> Iterator[Serving]:
-    serving = start(data, *arguments, under=under, **environment)
+def running(
+    data: Path,
+    *arguments: str,
+    wait: bool = True,
+    under: tuple[str, ...] = (),
+    port: int | None = None,
+    **environment: str,
+) -> Iterator[Serving]:
+    serving = start(data, *arguments, wait=wait, under=under, port=port, **environment)
     try:
         yield serving
     finally:
-        if serving.process.poll() is None:
-            family = serving.family()
-            serving.process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                serving.process.wait(timeout=15)
-            for process in family:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+        end(serving)
+
+
+def end(serving: Serving) -> None:
+    """End the server, whatever state it is in, and leave nothing of it behind."""
+    if serving.process.poll() is None:
+        family = serving.family()
+        serving.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            serving.process.wait(timeout=15)
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def blank_pdf(pages: int) -> bytes:

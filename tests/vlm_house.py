@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--key", default="")
     parser.add_argument("--model", default="")
     parser.add_argument("--fault", default="", choices=("", *FAULTS))
+    parser.add_argument("--orphan", action="store_true", help="go on when the parent is gone")
     args = parser.parse_args()
     parent = os.getppid()
 
@@ -215,7 +216,7 @@ def main() -> None:
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", args.port, reuse_address=True).start()
-        while os.getppid() == parent:
+        while args.orphan or os.getppid() == parent:
             await asyncio.sleep(0.5)
         os._exit(0)
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from docfleet.devices import cgroup, cuda, host, npu
+from docfleet.devices import cgroup, cuda, host, npu, xpu
 from docfleet.devices.affinity import near_cpus
+from docfleet.devices.child import Child
 from docfleet.devices.environment import MANAGED
 from docfleet.devices.records import Accelerator, Kind, Machine, Probe
 
-#: npu-smi asks every chip in turn, and a server has sixteen.
-_TIMEOUTS = {Kind.CUDA: 5.0, Kind.NPU: 10.0}
+#: npu-smi asks every chip in turn, and a server has sixteen; for Intel PyTorch has to be loaded.
+_TIMEOUTS = {Kind.CUDA: 5.0, Kind.NPU: 10.0, Kind.XPU: 30.0}
 
 _Look = Callable[[], tuple[list[Accelerator], str]]
 
@@ -24,19 +25,21 @@ def detect(environ: Mapping[str, str] = os.environ, *, timeout: float | None = N
 
     Args:
         environ: the user's environment; what it hides is not found.
-        timeout: seconds for each look; by default 5 for NVIDIA's driver and 10 for Ascend's.
+        timeout: seconds for each look; by default 5 for NVIDIA's driver, 10 for Ascend's and 30 for Intel's.
         root: where `proc` and `sys` lie, for the container's limits and the cores near a card.
     """
-    # Both programs run while the rest is read.
+    # The programs run while the rest is read.
     cuda_child = cuda.start(timeout or _TIMEOUTS[Kind.CUDA])
     npu_child = npu.start(timeout or _TIMEOUTS[Kind.NPU])
+    versions = host.versions()
+    xpu_child = xpu.start(timeout or _TIMEOUTS[Kind.XPU], versions, root)
     limits = cgroup.read(root)
     memory = host.memory(limits)
-    versions = host.versions()
     looks: dict[Kind, _Look] = {
         Kind.CUDA: lambda: cuda.read(cuda_child.reply(), environ),
         Kind.NPU: lambda: npu.read(npu_child.reply(), environ),
         Kind.MPS: lambda: host.mps(memory),
+        Kind.XPU: lambda: xpu.read(xpu_child.reply(), environ) if isinstance(xpu_child, Child) else ([], xpu_child),
     }
     found: list[Accelerator] = []
     probes: list[Probe] = []

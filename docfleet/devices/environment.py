@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from docfleet.devices import cuda, npu
+from docfleet.devices import cuda, npu, xpu
 from docfleet.devices.records import Accelerator, Kind
 
 DEVICE_MODE = "MINERU_DEVICE_MODE"
@@ -71,4 +71,8 @@ def _pinned(device: Accelerator | None) -> dict[str, str]:
         return {DEVICE_MODE: "cuda:0", cuda.VISIBLE: device.pin, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if device.kind is Kind.NPU:
         return {DEVICE_MODE: "npu:0", npu.VISIBLE: device.pin, cuda.VISIBLE: "-1"}
+    if device.kind is Kind.XPU:
+        if not device.pin:
+            return {DEVICE_MODE: device.device, cuda.VISIBLE: "-1"}
+        return {DEVICE_MODE: "xpu:0", xpu.VISIBLE: device.pin, cuda.VISIBLE: "-1"}
     return {DEVICE_MODE: "mps"}

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     CUDA = "cuda"
     NPU = "npu"
     MPS = "mps"
+    XPU = "xpu"
     CPU = "cpu"
 
 

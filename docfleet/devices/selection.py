@@ -9,7 +9,7 @@ from docfleet.devices.environment import DEVICE_MODE
 from docfleet.devices.records import Accelerator, Kind, Machine
 from docfleet.errors import ConfigurationError
 
-_NAME = re.compile(r"(cuda|npu|mps|cpu)(?::(\d+))?")
+_NAME = re.compile(r"(cuda|npu|mps|xpu|cpu)(?::(\d+))?")
 
 
 @dataclass
@@ -28,7 +28,7 @@ def select(machine: Machine, devices: str) -> Selection:
     Args:
         machine: what is here.
         devices: "auto" (every accelerator that can be used, else the CPU), or names with commas between them:
-            "cuda" and "npu" mean all of their kind, "cuda:1" one, "mps", "cpu".
+            "cuda", "npu" and "xpu" mean all of their kind, "cuda:1" one, "mps", "cpu".
 
     Raises:
         ConfigurationError: a name is unknown, given twice, or of a device that is not here.

@@ -27,13 +27,32 @@ def build_engines(names: Sequence[str]) -> list[Engine]:
     return [_build(name) for name in names]
 
 
-def _build(name: str) -> Engine:
-    added = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
-    target = name if ":" in name else (_SHIPPED | added).get(name)
+def check_names(names: Sequence[str]) -> None:
+    """Look the names up without importing anything: a mistake in one is told before workers are started.
+
+    Raises:
+        EngineMissing: a name that nothing provides.
+    """
+    if not names:
+        raise EngineMissing(f"No engine is named in the setting engines; known are {', '.join(sorted(_known()))}.")
+    for name in names:
+        _target(name)
+
+
+def _known() -> dict[str, str]:
+    return _SHIPPED | {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _target(name: str) -> str:
+    target = name if ":" in name else _known().get(name)
     if target is None:
-        known = ", ".join(sorted(_SHIPPED | added))
+        known = ", ".join(sorted(_known()))
         raise EngineMissing(f"There is no engine {name!r}; known are {known}, or write module:Class.")
-    module, _, attribute = target.partition(":")
+    return target
+
+
+def _build(name: str) -> Engine:
+    module, _, attribute = _target(name).partition(":")
     try:
         engine: Engine = getattr(import_module(module), attribute)()
     except (ImportError, AttributeError) as exc:

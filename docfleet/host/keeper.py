@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from loguru import logger
 
 from docfleet.host.shutdown import Ending
+from docfleet.launch.companion import Companion
 from docfleet.process.groups import reap_strays
 
 #: Seconds between two looks for strays, as process 1.
@@ -29,8 +30,9 @@ _MOST, _WITHIN = 5, 60.0
 class Keeper:
     """Stands in for `LitServer._shutdown_event`, in the main process alone."""
 
-    def __init__(self, ending: Ending, manager: BaseProcess) -> None:
+    def __init__(self, ending: Ending, manager: BaseProcess, companion: Companion | None = None) -> None:
         self._ending = ending
+        self._companion = companion
         self._manager = manager
         self._set = False
         self._api: BaseProcess | None = None
@@ -63,6 +65,8 @@ class Keeper:
                 self._give_up()
             if self._api.sentinel in ended:
                 self._replace(self._api)
+            if self._companion is not None:
+                self._companion.look()
             if os.getpid() == 1:
                 reap_strays({child.pid for child in multiprocessing.active_children() if child.pid})
 

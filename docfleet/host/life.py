@@ -28,6 +28,7 @@ from docfleet.intake.receive import receive
 from docfleet.intake.reuse import Reuse
 from docfleet.metrics.traffic import Traffic
 from docfleet.models.progress import read_status
+from docfleet.process.memory import give_back, settle
 from docfleet.records import WorkerSlot
 from docfleet.settings import Settings
 from docfleet.sharding.deadlines import Deadlines
@@ -66,6 +67,7 @@ _RETENTION_INTERVAL = 60.0
 _SIZE_INTERVAL = 5.0
 _PAGES_INTERVAL = 5.0
 _MEMORY_INTERVAL = 1.0
+_QUIET_INTERVAL = 30.0
 #: Seconds that a thread may keep the interpreter while another wants it.
 _SWITCH_SECONDS = 0.0005
 #: Seconds before the end of the grace time at which requests that still wait are told where their job is.
@@ -137,10 +139,12 @@ class ApiLife:
                 fetcher = Fetcher(self.fetch.start, partial(show_fetching, facts, self.fetch.models_dir))
                 ending.callback(fetcher.stop)
                 chores.append(Chore("weights", fetcher.look, _FETCH_INTERVAL))
+            chores.append(Chore("quiet", lambda: None if watch.waiting else give_back(), _QUIET_INTERVAL))
             supervisor = Watch(chores)
             supervisor.start()
             ending.push_async_callback(asyncio.to_thread, supervisor.stop)
             ending.callback(release)
+            settle(answering=True)
             yield
 
     def _doors(

@@ -20,8 +20,11 @@ from litserve.utils import WorkerSetupStatus
 from loguru import logger
 from starlette.formparsers import MultiPartParser
 
+from docfleet import __version__
+from docfleet.host.exits import Exits
 from docfleet.host.keeper import Keeper
 from docfleet.host.shutdown import Ending, end_children
+from docfleet.launch.companion import Companion
 from docfleet.process.groups import kill_group
 from docfleet.web.counting import install_counting
 from docfleet.web.pacing import Pacing
@@ -49,7 +52,8 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         spares: Sequence[str] = (),
         api_life: ApiLife,
         grace_seconds: float,
-        on_exit: Callable[[BaseProcess], None] = lambda process: None,
+        exits: Exits | None = None,
+        companion: Companion | None = None,
     ) -> None:
         """Make the server; nothing is started.
 
@@ -59,7 +63,8 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
             spares: one for each spare process, which are started once the workers are ready.
             api_life: what the API process runs.
             grace_seconds: that requests get to end at shutdown.
-            on_exit: called with each worker process that has ended, before another is started in its place.
+            exits: told of each worker process that has ended; says when another may be started in its place.
+            companion: a process that runs beside the workers.
         """
         # "cpu" keeps LitServe from looking for accelerators by importing torch in the main process.
         super().__init__(
@@ -72,7 +77,9 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self._api = lit_api
         self._api_life = api_life
         self._spares = [[device] for device in spares]
-        self._on_exit = on_exit
+        self._exits = exits
+        self._companion = companion
+        self.app.title, self.app.version = "Docfleet", __version__
         install_error_handlers(self.app)
         self.app.add_middleware(Pacing)
         install_counting(self.app)
@@ -98,6 +105,8 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         """
         self.ending.install()
         try:
+            if self._companion is not None:
+                self._companion.look()
             self.run(
                 host=host,
                 port=port,
@@ -111,6 +120,8 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         except KeyboardInterrupt:
             pass
         finally:
+            if self._companion is not None:
+                self._companion.stop()
             end_children([worker.pid for worker in getattr(self, "inference_workers", []) if worker.pid])
         return self.ending.status
 
@@ -120,7 +131,9 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         gone: BaseProcess = self.inference_workers[worker_id]
         if gone.pid is not None:
             kill_group(gone.pid)
-        self._on_exit(gone)
+        if self._exits is not None and not self._exits.may_start(worker_id, gone, loaded=self._loaded(worker_id)):
+            # LitServe's monitor finds the dead one in its place at its next look.
+            return gone
         try:
             return self._launch(lit_api, worker_id)
         except OSError as exc:
@@ -133,13 +146,18 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         started: BaseProcess = super().launch_single_inference_worker(lit_api, worker_id)
         return started
 
+    def _loaded(self, number: int) -> bool:
+        """Return whether the newest process of that number had its engines loaded, as LitServe noted."""
+        key = f"{self._api.api_path.split('/')[-1]}_{number}"
+        return bool(self.workers_setup_status.get(key) == WorkerSetupStatus.READY)
+
     def _launch_spares(self) -> None:
         """Start the spares once the workers are ready: loading must not take their time."""
-        keys = [f"{self._api.api_path.split('/')[-1]}_{number}" for number in range(len(self.inference_workers))]
+        numbers = range(len(self.inference_workers))
         deadline = time.monotonic() + _SPARES_AFTER
         try:
             while time.monotonic() < deadline and not self._keeper.is_set():
-                if all(self.workers_setup_status.get(key) == WorkerSetupStatus.READY for key in keys):
+                if all(self._loaded(number) for number in numbers):
                     break
                 time.sleep(_MONITOR_SECONDS)
             for device in self._spares:
@@ -154,7 +172,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
     def _init_manager(self, num_api_servers: int) -> Any:
         with self.ending.tying():
             manager = super()._init_manager(num_api_servers)
-        self._keeper = self._shutdown_event = Keeper(self.ending, manager._process)
+        self._keeper = self._shutdown_event = Keeper(self.ending, manager._process, self._companion)
         return manager
 
     def _start_server(self, *args: Any, **kwargs: Any) -> dict[int, Any]:

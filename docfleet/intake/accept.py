@@ -73,7 +73,10 @@ class Intake:
         terms: Terms = Terms(),  # noqa: B008 (frozen)
         patience: AwaitsRoom | None = None,
     ) -> Job:
-        """Make a job of the upload, which survives a power cut when this returns. Takes the file, whatever happens.
+        """Make a job of the upload. Takes the file, whatever happens.
+
+        It survives a power cut when this returns, unless it is answered from a stored result and nobody relies on
+        finding it again (`Terms.remembered`).
 
         If the caller is cancelled before that, there is no job and no file.
 

@@ -7,7 +7,7 @@ in pieces as they arrive, so memory stays bounded whatever arrives; all writing 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
@@ -19,12 +19,35 @@ from docfleet.intake.multipart import MultipartReader
 from docfleet.intake.names import clean_filename
 from docfleet.intake.spool import RESERVE, Spool, Upload, too_large
 
-#: Bytes gathered before a thread is asked to take them.
-_PIECE = 512 * 1024
+#: Bytes gathered before a thread is asked to take them: the most, and the fewest, of one body.
+_PIECE, _LEAST = 512 * 1024, 64 * 1024
+#: Bytes that all bodies on their way in may gather together: of many, each gathers less.
+_GATHERED = 16 * 1024 * 1024
 #: What a form or JSON may have beside its documents.
 _SLACK = 1024 * 1024
 #: Seconds without a byte after which the caller is taken for gone.
 STALL_SECONDS = 120.0
+
+
+class Crowd:
+    """The bodies on their way in. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    @property
+    def piece(self) -> int:
+        """Bytes that each of them may gather."""
+        return max(_LEAST, min(_PIECE, _GATHERED // max(1, self._number)))
+
+    def __enter__(self) -> None:
+        self._number += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._number -= 1
+
+
+_CROWD = Crowd()
 
 
 class BodyReader(Protocol):
@@ -110,11 +133,16 @@ async def _received(request: Request, spool: Spool, limit: int, own_parameters: 
 
     body_limit = _body_limit(media_type, limit)
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > body_limit:
+    announced = int(length) if length.isdecimal() else None
+    if announced is not None and announced > body_limit:
         raise too_large(limit)
-    await asyncio.to_thread(spool.check_room, int(length) if length.isdecimal() else 0)
+    small = announced is not None and announced < _PIECE
+    if not small:
+        await asyncio.to_thread(spool.check_room, announced or 0)
 
     def make_reader() -> BodyReader:
+        if small:
+            spool.check_room(announced or 0)
         if _is_json(media_type):
             return JsonReader(spool, filename, options)
         if media_type == "multipart/form-data":
@@ -126,14 +154,27 @@ async def _received(request: Request, spool: Spool, limit: int, own_parameters: 
             "Say what the body is: Content-Type application/json, multipart/form-data, or application/octet-stream "
             "for the bytes of a document. (curl says application/x-www-form-urlencoded unless told otherwise.)"
         )
-    reader = await asyncio.to_thread(spool.step, make_reader)
-    await _feed(request, spool, reader, body_limit, limit)
-    return await asyncio.to_thread(spool.step, reader.finish)
+    with _CROWD:
+        return await _read(request, spool, make_reader, body_limit, limit)
 
 
-async def _feed(request: Request, spool: Spool, reader: BodyReader, body_limit: int, limit: int) -> None:
+async def _read(
+    request: Request, spool: Spool, make_reader: Callable[[], BodyReader], body_limit: int, limit: int
+) -> list[Upload]:
+    """Hand the body to the reader. A thread is woken for each large piece, and but once for a small body."""
     received = 0
     gathered = bytearray()
+    reader: BodyReader | None = None
+
+    def take(data: bytes) -> BodyReader:
+        taker = make_reader() if reader is None else reader
+        if data:
+            taker.feed(data)
+        return taker
+
+    def end(data: bytes) -> list[Upload]:
+        return take(data).finish()
+
     stream = request.stream()
     while True:
         try:
@@ -148,11 +189,13 @@ async def _feed(request: Request, spool: Spool, reader: BodyReader, body_limit: 
             if received > body_limit:
                 raise too_large(limit)
             gathered += chunk
-        if gathered and (chunk is None or len(gathered) >= _PIECE):
-            await asyncio.to_thread(spool.step, reader.feed, bytes(gathered))
-            gathered.clear()
+        if chunk is not None and len(gathered) < _CROWD.piece:
+            continue
+        piece = bytes(gathered)
+        gathered.clear()  # now: while the thread is waited for, hundreds of copies would be held
         if chunk is None:
-            return
+            return await asyncio.to_thread(spool.step, end, piece)
+        reader = await asyncio.to_thread(spool.step, take, piece)
 
 
 def _is_json(media_type: str) -> bool:

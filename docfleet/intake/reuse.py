@@ -45,8 +45,9 @@ class Reuse:
         self._engines: dict[int, str] = {}
 
     def serve(self, job_id: str, upload: Upload, options: ParseOptions, terms: Terms) -> Job | None:
-        """Make a job that is completed at once with a stored result, durably; None where there is none.
+        """Make a job that is completed at once with a stored result; None where there is none.
 
+        It survives a power cut if the terms say that it is `remembered`.
         Takes the upload's file if it does, or if the key in `terms` stands for a job, which is then returned.
 
         Raises:
@@ -64,7 +65,8 @@ class Reuse:
         try:
             files: Sequence[str] = (source.report or {}).get("files", ())
             with full_disk_told():
-                output = link_result(self._folder, source.output, files, self._folder.result(job_id, 1))
+                target = self._folder.result(job_id, 1)
+                output = link_result(self._folder, source.output, files, target, durable=terms.remembered)
             # A crash before this leaves a folder that the store does not know; it is removed at the next start.
             served = self._store.serve(job_id, document.filename, options, source, output, terms)
         except NotFound as exc:
@@ -121,6 +123,8 @@ def reuse_key(document: Document, options: ParseOptions) -> str:
         "sha256": document.sha256,
         "suffix": document.suffix,
         "pages": options.page_range(document.pages),
+        # What has no pages is read whole, and a range that was named then gets a warning that others must not see.
+        "range_named": document.pages == 1 and options.end_page_id is not None,
         "tier": options.wanted_tier,
         "formats": sorted(options.formats),
         "title": document.filename if _TITLED.intersection(options.formats) else None,

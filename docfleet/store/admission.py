@@ -56,6 +56,16 @@ class Terms:
     #: Whether the job goes on when the caller who sent it leaves.
     kept: bool = True
 
+    @property
+    def remembered(self) -> bool:
+        """Whether somebody relies on finding the job again: it goes on without its caller, or has a key.
+
+        Other jobs are done when the caller has read the answer. One that is answered from a stored result has no work
+        to lose, so nothing of it need be on the disk before the answer; a power cut may cost the address, which then
+        is answered with 404, never with something else.
+        """
+        return self.kept or self.key is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobProgress:

@@ -75,7 +75,9 @@ class Reusing(Following, Protocol):
     def serve(
         self, job_id: str, filename: str, options: ParseOptions, source: Job, output: str, terms: Terms = ...
     ) -> Job | None:
-        """Enter a job that is completed at once with the result of another, durably. None: the other is gone.
+        """Enter a job that is completed at once with the result of another. None: the other is gone.
+
+        It is on the disk when this returns if the terms say that it is `remembered`.
 
         Bounds do not count, for there is no work; where the key in `terms` stands for a job, that one is returned.
 
@@ -150,14 +152,15 @@ def hand_on(store: Following, folder: DataFolder) -> int:
     return served
 
 
-def link_result(folder: DataFolder, output: str, files: Sequence[str], target: Path) -> str:
-    """Link a result into `target`, a new folder in another job's, durably. Return it relative to the data folder.
+def link_result(folder: DataFolder, output: str, files: Sequence[str], target: Path, *, durable: bool = True) -> str:
+    """Link a result into `target`, a new folder in another job's. Return it relative to the data folder.
 
     Args:
         folder: the data folder.
         output: the result's folder, relative to it.
         files: names that must be there.
         target: where the links go.
+        durable: whether the links must be on the disk when this returns.
 
     Raises:
         NotFound: a file of the result is gone.
@@ -176,8 +179,9 @@ def link_result(folder: DataFolder, output: str, files: Sequence[str], target: P
     if missing:
         remove_tree(target)
         raise NotFound(f"{len(missing)} files of the result in {output} are gone.")
-    for made in (*folders, target.parent, folder.jobs):
-        sync_folder(made)
+    if durable:
+        for made in (*folders, target.parent, folder.jobs):
+            sync_folder(made)
     return folder.relative(target)
 
 

@@ -43,8 +43,12 @@ class Slots(Claims, Protocol):
         """
         ...
 
-    def record_exit(self, pid: int, status: int) -> None:
-        """Record how the process ended that has a slot, for people to see. Negative: by that signal."""
+    def record_exit(self, pid: int, status: int) -> bool:
+        """Record how the process ended that has a slot, for people to see. Negative: by that signal.
+
+        Returns:
+            False: no slot is, or was, that process's.
+        """
         ...
 
     def forgive(self) -> None:

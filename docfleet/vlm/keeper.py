@@ -19,6 +19,7 @@ from loguru import logger
 import docfleet
 from docfleet.addresses import address_id, canonical
 from docfleet.errors import Forbidden, InvalidOption, NotFound
+from docfleet.vlm.local import LocalServer, read_servers
 from docfleet.vlm.planning import PoolPlan
 from docfleet.vlm.records import Member
 
@@ -68,6 +69,10 @@ class Keeper:
                 return told
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return None
+
+    def servers(self) -> list[LocalServer]:
+        """Return those of the servers that this machine runs, as their launcher tells."""
+        return [] if self._plan.local is None else read_servers(self._plan.local)
 
     async def add(self, url: str, key: str | None) -> str:
         """Add a server to the pool, or bring a drained one back. Return its id. Holds until the server ends.

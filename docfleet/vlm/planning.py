@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from docfleet.addresses import canonical
 from docfleet.errors import ConfigurationError
@@ -16,6 +17,17 @@ _MOST_WORKERS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnServers:
+    """Servers that this machine runs itself."""
+
+    #: Canonical.
+    urls: tuple[str, ...]
+    #: What they are: their ports may be others tomorrow.
+    identity: str
+    state_file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class PoolPlan:
     """What the main process decided."""
 
@@ -25,15 +37,27 @@ class PoolPlan:
     allowed: tuple[str, ...]
     settings: PoolSettings
     log_level: str = "info"
+    #: Where the launcher tells of members that run on this machine (`docfleet.vlm.local`); None: there is none.
+    local: Path | None = None
+    #: What answers, whatever its address: results of other servers and models differ.
+    identity: tuple[str, ...] = ()
 
 
-def plan_pool(settings: Settings) -> PoolPlan | None:
+def plan_pool(settings: Settings, own: OwnServers | None = None) -> PoolPlan | None:
     """Return the pool, or None where the settings name no VLM server at all.
+
+    Args:
+        settings: name servers.
+        own: servers that this machine runs itself.
 
     Raises:
         ConfigurationError: an address cannot be used, or the keys do not fit the servers.
     """
     members = members_of(settings)
+    identity = tuple(member.url for member in members)
+    if own is not None:
+        members += tuple(Member(url=url) for url in own.urls)
+        identity += (own.identity,)
     named = _addresses("allowed_server_urls", settings.allowed_server_urls)
     allowed = tuple(dict.fromkeys((*(member.url for member in members), *named)))
     if not allowed:
@@ -50,6 +74,8 @@ def plan_pool(settings: Settings) -> PoolPlan | None:
             model=settings.vlm_model,
         ),
         log_level=settings.log_level,
+        local=None if own is None else own.state_file,
+        identity=(*identity, settings.vlm_model) if members else (),
     )
 
 

@@ -7,6 +7,7 @@ them wait: one task looks at the store for all of them, and none while nobody wa
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,6 +27,9 @@ LONGEST_WAIT = 600.0
 _PERIOD = 0.05
 #: Callers that may wait for room; more would only pile up.
 _MOST_WAITING = 1000
+#: Seconds for which one look that found room is enough for all who come, unless work came in since. The store decides
+#: in the end; the look only keeps callers from uploading in vain.
+_TRUST = 0.05
 #: Seconds that counts of refusals are gathered before they are written.
 _GATHER = 1.0
 
@@ -53,6 +57,7 @@ class Admission:
         self._waiters: list[_Waiter] = []
         self._task: asyncio.Task[None] | None = None
         self._refused = 0
+        self._open_until = -math.inf
         self._flush: asyncio.Task[None] | None = None
 
     @property
@@ -69,9 +74,22 @@ class Admission:
         """Begin the time that one request may wait for room."""
         return Patience(self, asyncio.get_running_loop().time() + seconds)
 
-    async def refusal(self) -> Busy | None:
-        """Return why not even one page more can be taken now; None if it can."""
-        return refusal(await run_sync(self._store.backlog), self.limits, 1)
+    @property
+    def open(self) -> bool:
+        """Whether there was room a moment ago, and no work came in since."""
+        return asyncio.get_running_loop().time() < self._open_until
+
+    def found_room(self) -> None:
+        """A look at the store has found room."""
+        self._open_until = asyncio.get_running_loop().time() + _TRUST
+
+    def took_work(self) -> None:
+        """A document was accepted that must be worked on: there may be no room any more."""
+        self._open_until = -math.inf
+
+    def refusal(self) -> Busy | None:
+        """Return why not even one page more can be taken now; None if it can. Blocks on the store."""
+        return refusal(self._store.backlog(), self.limits, 1)
 
     def count(self, number: int = 1) -> None:
         """Count documents that were sent away. Gathered: a flood must not make the store write for each."""

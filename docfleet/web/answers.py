@@ -130,21 +130,32 @@ class Answers:
         return Outcome.FAILED, _chain(to_json(failed.model_dump(mode="json")))
 
     async def _stream(self, job: Job) -> AsyncIterator[bytes]:
-        answer, markdown = await run_sync(partial(self._open, job))
-        # JSON in two parts: the answer without its last brace, then the text.
-        head = to_json(answer.model_dump(mode="json", exclude={"markdown"}))
+        first, markdown = await run_sync(partial(self._begin, job))
         if markdown is None:
-            yield head[:-1] + b',"markdown":null}'
+            yield first
             return
         try:
-            before = head[:-1] + b',"markdown":"'
+            yield first
             last = False
             while not last:
                 piece, last = await run_sync(partial(_escaped_piece, markdown))
-                yield before + piece + (b'"}' if last else b"")
-                before = b""
+                yield piece + (b'"}' if last else b"")
         finally:
             markdown.close()
+
+    def _begin(self, job: Job) -> tuple[bytes, IO[str] | None]:
+        """Return the answer up to where one piece of text ends, and what the others are read from, if there are any."""
+        answer, markdown = self._open(job)
+        # JSON in two parts: the answer without its last brace, then the text.
+        head = to_json(answer.model_dump(mode="json", exclude={"markdown"}))[:-1]
+        if markdown is None:
+            return head + b',"markdown":null}', None
+        piece, last = _escaped_piece(markdown)
+        begun = head + b',"markdown":"' + piece
+        if not last:
+            return begun, markdown
+        markdown.close()
+        return begun + b'"}', None
 
     def _open(self, job: Job) -> tuple[Answer, IO[str] | None]:
         if job.state in (JobState.FAILED, JobState.CANCELLED):

@@ -19,6 +19,7 @@ from docfleet.store.interface import Jobs
 from docfleet.store.poison import Poison
 from docfleet.store.pressure import Pressure
 from docfleet.store.tallies import Tallying
+from docfleet.vlm.local import LocalServer
 from docfleet.web.admission import Admission
 from docfleet.web.feed import ProgressFeed
 from docfleet.web.waiting import JobWatch
@@ -44,6 +45,10 @@ class VlmPool(Protocol):
 
     async def state(self) -> dict[str, Any] | None:
         """Return `{"endpoints": [...], "waiting": n}`; None while nobody knows."""
+        ...
+
+    def servers(self) -> list[LocalServer]:
+        """Return those that this machine runs itself."""
         ...
 
     async def add(self, url: str, key: str | None) -> str:

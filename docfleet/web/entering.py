@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -55,7 +57,6 @@ class Entering:
             DocfleetError: why the request was refused, or its only document; of several, why none was taken for want
                 of room.
         """
-        await self._refuse_if_hopeless()
         key = _key_of(request)
         admission = self._doors.admission
         terms = replace(terms, limits=admission.limits, key_seconds=self._doors.key_seconds, caller=caller_of(request))
@@ -72,35 +73,57 @@ class Entering:
             raise refused[0]
         return entered
 
-    async def _refuse_if_hopeless(self) -> None:
-        reason = nobody_can_serve(self._doors, await run_sync(self._doors.store.workers))
+    def _refusal(self, key: str | None) -> Busy | None:
+        """Return why not even one page can be taken now, if so. Blocks on the store.
+
+        Raises:
+            NotReady: no worker can take work before somebody helps.
+        """
+        store = self._doors.store
+        reason = nobody_can_serve(self._doors, store.workers())
         if reason is not None:
             raise NotReady(
                 f"No worker of this server could load its engine: {reason} GET /readyz tells when one has.",
                 retry_after=_RELOAD_SECONDS,
             )
+        # A key that is known makes no new work.
+        if key is not None and store.knows_key(f"{key} 0"):
+            return None
+        return self._doors.admission.refusal()
 
     async def _enter_all(self, request: Request, terms: Terms, key: str | None, patience: Patience) -> list[Entered]:
-        # Before the body is read. A key that is known makes no new work.
-        if key is None or not await run_sync(partial(self._doors.store.knows_key, f"{key} 0")):
-            while busy := await self._doors.admission.refusal():
-                await patience.wait(busy, 1)
+        # Before the body is read.
+        admission = self._doors.admission
+        while not admission.open:
+            busy = await run_sync(partial(self._refusal, key))
+            if busy is None:
+                if key is None:
+                    admission.found_room()
+                break
+            await patience.wait(busy, 1)
         uploads = await self._doors.receive(request, self._doors.folder, self._doors.body_limit)
         if not uploads:
             raise InvalidRequest("The request holds no document: send it as file or files; /docs has examples.")
         # An only document's error is the request's; one of several must not lose the others.
         enter = self._enter if len(uploads) == 1 else self._enter_guarded
+        entered: list[Entered] = []
         try:
-            # Each document of a request has a key of its own, which no caller's key can be: it ends with its place.
-            return [
-                await enter(upload, terms if key is None else replace(terms, key=f"{key} {place}"), patience)
-                for place, upload in enumerate(uploads)
-            ]
+            for place, upload in enumerate(uploads):
+                # Each document of a request has a key of its own, which no caller's key can be: it ends with its place.
+                own = terms if key is None else replace(terms, key=f"{key} {place}")
+                entered.append(await enter(upload, own, patience))
         finally:
-            await run_sync(partial(_discard, uploads))
+            # The intake has taken the files of jobs; others were refused, or never got their turn.
+            left = [upload for upload, one in zip_longest(uploads, entered) if one is None or one.job is None]
+            if left:
+                await asyncio.shield(run_sync(partial(_discard, left)))
+        return entered
 
     async def _enter(self, upload: Upload, terms: Terms, patience: Patience) -> Entered:
-        return Entered(upload.filename, job=await self._doors.intake.accept(upload, terms, patience))
+        job = await self._doors.intake.accept(upload, terms, patience)
+        if not job.state.final:
+            self._doors.admission.took_work()
+        return Entered(upload.filename, job=job)
 
     async def _enter_guarded(self, upload: Upload, terms: Terms, patience: Patience) -> Entered:
         try:
@@ -143,6 +166,5 @@ def _wait_of(request: Request, default: float) -> float:
 
 
 def _discard(uploads: Sequence[Upload]) -> None:
-    # The intake takes the file of what it accepts; what still lies here was refused, or never got its turn.
     for upload in uploads:
         remove_tree(upload.path)

@@ -69,8 +69,8 @@ async def _events(
                 yield b": the line is alive\n\n"
                 continue
             place = _place(progress)
-            # A page that a second attempt reads again is no news.
-            if seen is None or place > seen:
+            # A page that a second attempt reads again is no news; the end is, even after an id that is not of this job.
+            if seen is None or place > seen or progress.state.final:
                 seen = place
                 yield _event(job_id, progress, addresses)
     finally:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import Query
+from starlette.requests import Request
 from starlette.responses import Response
 
 from docfleet.devices.gauges import KEPT_SECONDS, Sample
@@ -21,6 +22,7 @@ from docfleet.web.device_schemas import (
     SampleView,
 )
 from docfleet.web.doors import Doors
+from docfleet.web.wishes import read_wish, wish_request
 
 History = Annotated[
     float, Query(ge=0, le=KEPT_SECONDS, allow_inf_nan=False, description="seconds of the past to tell of, too")
@@ -63,8 +65,9 @@ class ConcurrencyDoor:
         """Return the cap in force."""
         return json_of(self._view(await run_sync(self._doors.store.max_concurrent)))
 
-    async def change(self, wish: Concurrency) -> Response:
+    async def change(self, request: Request) -> Response:
         """Set the cap. What is being read is finished first; the server keeps it over a restart."""
+        wish = await read_wish(request, Concurrency, like='{"max_concurrent": 2}, or null for no cap')
         await run_sync(self._doors.store.set_max_concurrent, wish.max_concurrent)
         return json_of(self._view(wish.max_concurrent))
 
@@ -105,3 +108,8 @@ def _sample(sample: Sample) -> SampleView:
 def _not_found(found: Any) -> dict[str, str]:
     machine = found.get("machine", {}) if isinstance(found, dict) else {}
     return {probe["kind"]: probe["reason"] for probe in machine.get("probes", ()) if probe.get("reason")}
+
+
+def cap_request() -> dict[str, Any]:
+    """Return the body of a change of the cap for the API description."""
+    return wish_request(Concurrency)

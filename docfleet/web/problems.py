@@ -18,6 +18,7 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from docfleet.errors import DocfleetError, InternalError, InvalidRequest, NotReady
@@ -158,7 +159,15 @@ async def _by_status(request: Request, exc: Exception) -> Response:
     request.scope[ERROR_CODE] = code
     record = {"code": code, "message": _explain(request, exc), "retryable": status in _RETRYABLE}
     headers: Mapping[str, str] | None = exc.headers
+    if status == 405 and (methods := _methods_at(request)):
+        headers = {**(headers or {}), "Allow": methods}
     return JsonBytes({"error": record}, status, headers)
+
+
+def _methods_at(request: Request) -> str:
+    # The framework names those of the first route of this path only; RFC 9110, 10.2.1, asks for all.
+    matching = (route for route in request.app.routes if route.matches(request.scope)[0] is Match.PARTIAL)
+    return ", ".join(sorted({method for route in matching for method in getattr(route, "methods", None) or ()}))
 
 
 def _explain(request: Request, exc: HTTPException) -> str:
@@ -166,7 +175,7 @@ def _explain(request: Request, exc: HTTPException) -> str:
     if exc.status_code == 404 and exc.detail == "Not Found":
         return f"There is nothing at {path}. The addresses of this server are listed at /docs."
     if exc.status_code == 405:
-        allowed = (exc.headers or {}).get("allow") or (exc.headers or {}).get("Allow")
+        allowed = _methods_at(request)
         return f"{request.method} does not work at {path}" + (f"; use {allowed}." if allowed else ".")
     return exc.detail if isinstance(exc.detail, str) else json.dumps(exc.detail)
 

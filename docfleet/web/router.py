@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from docfleet.web.admission import wait_parameter
@@ -13,7 +14,7 @@ from docfleet.web.doors import Doors
 from docfleet.web.entering import key_parameter
 from docfleet.web.events import EventDoor
 from docfleet.web.forms import predict_request
-from docfleet.web.gpu import ConcurrencyDoor, GpuDoor
+from docfleet.web.gpu import ConcurrencyDoor, GpuDoor, cap_request
 from docfleet.web.jobs import JobDoors
 from docfleet.web.metrics import MetricsDoor
 from docfleet.web.overview import Overview
@@ -99,7 +100,15 @@ def create_doors(doors: Doors) -> APIRouter:
     _add_devices(router, GpuDoor(doors), ConcurrencyDoor(doors))
     _add_poison(router, PoisonDoors(doors))
     _add_vlm(router, VlmDoors(doors))
+    _add_heads(router)
     return router
+
+
+def _add_heads(router: APIRouter) -> None:
+    # Monitors and `wget --spider` look with HEAD; the host leaves the body out. A stream of events would have no end.
+    for route in [one for one in router.routes if isinstance(one, APIRoute)]:
+        if "GET" in (route.methods or ()) and not route.path.endswith("/events"):
+            router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
 
 
 def _document_request() -> dict[str, Any]:
@@ -178,7 +187,6 @@ def _add_files(router: APIRouter, jobs: JobDoors) -> None:
             **_errors(_JOB_ERRORS | {404: "There is no such job or file.", 416: "The range lies outside the file."}),
         },
     )
-    router.add_api_route(path, jobs.file, methods=["HEAD"], include_in_schema=False)
 
 
 def _add_server(router: APIRouter, probes: Probes, status: Status, metrics: MetricsDoor) -> None:
@@ -236,6 +244,7 @@ def _add_devices(router: APIRouter, gpu: GpuDoor, concurrency: ConcurrencyDoor) 
             endpoint,
             methods=[method],
             summary="How much is done at once" if method == "GET" else "Change how much is done at once",
+            openapi_extra=cap_request() if method == "PUT" else None,
             tags=["server"],
             responses={
                 200: _of(ConcurrencyView, "What is in force."),

@@ -11,6 +11,7 @@ from docfleet.web.device_schemas import DeviceView, Recommendations
 from docfleet.web.progress_schemas import ProgressView
 from docfleet.web.shapes import Out as _Out
 from docfleet.web.shapes import Text
+from docfleet.web.vlm_schemas import VlmServer
 
 
 class Error(_Out):
@@ -292,6 +293,7 @@ class VlmView(_Out):
     available: bool = Field(description="false for a moment after the router was lost; requests wait, none is lost")
     waiting: int = Field(description="requests that have no server yet")
     endpoints: list[VlmEndpoint]
+    servers: list[VlmServer] = Field(default=[], description="those that this server runs itself (`vlm_servers`)")
 
 
 class StatusView(_Out):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import Path as PathParameter
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
-from docfleet.errors import DocumentTooLarge, Forbidden, InvalidRequest, NotFound
+from docfleet.addresses import address_id
+from docfleet.errors import Forbidden, NotFound
+from docfleet.vlm.local import LocalServer
 from docfleet.web.answers import json_of
 from docfleet.web.doors import Doors, VlmPool
 from docfleet.web.schemas import VlmView
-
-#: Bytes of a request that names one server.
-_LONGEST_BODY = 16 * 1024
+from docfleet.web.vlm_schemas import VlmServer
+from docfleet.web.wishes import read_wish, wish_request
 
 EndpointId = Annotated[
     str,
@@ -53,7 +56,7 @@ class VlmDoors:
                 "This server has no VLM pool. Start it with vlm_endpoints, or with allowed_server_urls naming the "
                 "servers that may be added."
             )
-        wanted = await _read(request)
+        wanted = await read_wish(request, AddEndpoint, like='{"url": "http://10.0.0.5:8001", "api_key": "..."}')
         key = None if wanted.api_key is None else wanted.api_key.get_secret_value()
         await self._pool.add(wanted.url, key)
         return json_of(await self._view())
@@ -73,29 +76,30 @@ async def vlm_view(pool: VlmPool | None) -> VlmView | None:
     """Return the pool as it is shown; None where there is none."""
     if pool is None:
         return None
+    servers = [_server(server) for server in await run_sync(pool.servers)]
     state = await pool.state()
     if state is None:
-        return VlmView(available=False, waiting=0, endpoints=[])
-    return VlmView.model_validate({"available": True, **state})
+        return VlmView(available=False, waiting=0, endpoints=[], servers=servers)
+    return VlmView.model_validate({"available": True, **state, "servers": servers})
+
+
+def _server(server: LocalServer) -> VlmServer:
+    return VlmServer(
+        id=address_id(server.url),
+        device=server.device,
+        engine=server.engine,
+        url=server.url,
+        port=server.port,
+        state=server.state,
+        reason=server.reason,
+        pid=None if server.process is None else server.process.pid,
+        restarts=server.restarts,
+        uptime=None if server.started_at is None else round(max(0.0, time.time() - server.started_at), 3),
+        next_try=None if server.retry_at is None else round(max(0.0, server.retry_at - time.time()), 3),
+        log=f"vlm/{server.log}",
+    )
 
 
 def add_request() -> dict[str, Any]:
     """Return the request's body for the API description."""
-    schema = AddEndpoint.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-async def _read(request: Request) -> AddEndpoint:
-    body = bytearray()
-    async for block in request.stream():
-        body += block
-        if len(body) > _LONGEST_BODY:
-            raise DocumentTooLarge(f"A request to add a VLM server has at most {_LONGEST_BODY} bytes.")
-    try:
-        return AddEndpoint.model_validate_json(bytes(body))
-    except ValidationError as exc:
-        # Names and kinds only: the values may be a key.
-        told = "; ".join(
-            f"{'.'.join(str(step) for step in item['loc']) or 'body'}: {item['type']}" for item in exc.errors()
-        )
-        raise InvalidRequest(f'Send {{"url": "http://10.0.0.5:8001", "api_key": "..."}} ({told}).') from None
+    return wish_request(AddEndpoint)

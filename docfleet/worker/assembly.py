@@ -19,16 +19,17 @@ from docfleet.models.records import Source
 from docfleet.options import Tier
 from docfleet.process.groups import lead_group
 from docfleet.process.identity import identify
+from docfleet.process.memory import settle
 from docfleet.records import WorkerSlot, WorkerState
 from docfleet.sharding.deadlines import Deadlines
 from docfleet.shelf.folder import Shelves
 from docfleet.store.sqlite import open_store
+from docfleet.worker.awaiting import await_servers
 from docfleet.worker.bench import Bench
 from docfleet.worker.care import Care
 from docfleet.worker.courtesy import Courtesy
 from docfleet.worker.frugality import Frugality
 from docfleet.worker.heart import Heart
-from docfleet.worker.memory import settle
 from docfleet.worker.recycling import Recycler, RecyclingLimits
 from docfleet.worker.resting import Rest
 from docfleet.worker.rounds import Rounds, load_with_patience
@@ -57,6 +58,8 @@ class WorkerPlan:
     spares: tuple[WorkerSlot, ...] = ()
     vlm_identity: tuple[str, ...] = ()
     vlm_router: str | None = field(default=None, repr=False)
+    #: Where the launcher tells of VLM servers on this machine; None: there is none.
+    vlm_local: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,8 @@ def _loaded_engines(plan: WorkerPlan, context: EngineContext, seat: Seat, heart:
             engine.load(context)
         heart.able(fingerprint(engines, context))
         settle()
+        if plan.vlm_local is not None:
+            await_servers(plan.vlm_local, lambda told: heart.tell(WorkerState.LOADING, told))
 
     loaded = WorkerState.READY if seat.serves(heart) else WorkerState.SPARE
     load_with_patience(load, heart, loaded)

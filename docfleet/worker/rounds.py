@@ -14,6 +14,7 @@ from loguru import logger
 from docfleet.errors import Busy, DocfleetError, ParseFailed, StorageFull, StorageUnavailable, WorkerLost
 from docfleet.files import is_full
 from docfleet.process.groups import leave_with_children
+from docfleet.process.memory import give_back
 from docfleet.records import Claim, ProcessIdentity, WorkerState
 from docfleet.store.claims import Claims
 from docfleet.store.reuse import Following, Recycling
@@ -21,7 +22,6 @@ from docfleet.worker.bench import Bench, Outcome, Work
 from docfleet.worker.care import CUT, Care, Cut
 from docfleet.worker.frugality import Frugality
 from docfleet.worker.heart import Heart, LeaseLost
-from docfleet.worker.memory import give_back
 from docfleet.worker.recycling import Recycler
 from docfleet.worker.resting import Rest
 from docfleet.worker.seat import Seat

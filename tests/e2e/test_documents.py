@@ -243,3 +243,4 @@ def test_the_description_of_the_api_is_served_with_examples(serving: Serving) ->
     document = serving.get("/openapi.json")
     assert {"/predict", "/jobs/{job_id}", "/status", "/livez", "/readyz"} <= set(document["paths"])
     assert "example" in json.dumps(document["paths"]["/predict"])
+    assert document["info"]["title"] == "Docfleet"

@@ -130,6 +130,14 @@ def test_events_tell_of_every_page_and_resume_where_they_were_cut(serving: Servi
     assert [event["event"] for event in events(serving, job)] == ["end"]
 
 
+def test_an_id_that_is_none_of_this_jobs_does_not_keep_its_end_from_being_told(serving: Serving) -> None:
+    job = submit(serving, "sleep-0.5-a.pdf", pages=200).json()["job_id"]
+    address = f"{serving.url}/jobs/{job}"
+    with requests.get(f"{address}/events", headers={"Last-Event-ID": "2.999"}, stream=True, timeout=30) as stream:
+        assert requests.delete(address, timeout=10).status_code == 200
+        assert "event: end" in stream.text
+
+
 def test_a_hundred_listeners_hear_the_end_of_one_job(serving: Serving) -> None:
     job = submit(serving, "sleep-0.5-a.pdf", pages=4).json()["job_id"]
     with concurrent.futures.ThreadPoolExecutor(100) as pool:

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -191,6 +192,17 @@ def test_a_second_server_on_the_same_data_folder_is_refused(tmp_path: Path) -> N
         second = start(tmp_path / "data", "--engines", FAULTY, wait=False)
         assert second.process.wait(timeout=30) == 2
         assert "--data-dir" in second.log.read_text()
+
+
+def test_a_port_that_another_program_has_is_told_before_anything_is_started(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        refused = start(tmp_path / "data", wait=False, port=other.getsockname()[1])
+        assert refused.process.wait(timeout=60) == 2
+    log = refused.log.read_text()
+    assert "another program listens there. Stop it, or choose another port with --port" in log
+    assert "listening on" not in log
 
 
 def test_a_stopped_server_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import signal
 import threading
@@ -127,3 +128,41 @@ def test_a_worker_that_dies_while_it_loads_is_tried_later_each_time_and_the_othe
         (data / "die-1").unlink()
         wait_ready(serving, workers=2)
         assert [worker["crashes"] for worker in serving.workers()] == [0, 0]
+
+
+#: Python runs it before anything else: a worker ends here like one whose libraries cannot be loaded.
+BROKEN_INSTALLATION = """
+import os, sys
+if "multiprocessing.spawn" in " ".join(sys.orig_argv) and os.path.exists({mark!r}):
+    with open({starts!r}, "a") as log:
+        log.write("x")
+    os._exit(7)
+"""
+
+
+def test_workers_that_end_before_any_code_of_ours_runs_are_tried_later_each_time(tmp_path: Path) -> None:
+    mark, starts = tmp_path / "broken", tmp_path / "starts"
+    mark.touch()
+    code = BROKEN_INSTALLATION.format(mark=str(mark), starts=str(starts))
+    (tmp_path / "sitecustomize.py").write_text(code, encoding="utf-8")
+    options = ("--workers", "1", "--engines", FAULTY)
+    serving = start(tmp_path / "data", *options, wait=False, PYTHONPATH=str(tmp_path))
+    try:
+
+        def crashed() -> dict[str, object] | None:
+            with contextlib.suppress(requests.RequestException, KeyError):
+                return next((one for one in serving.workers() if one["crashes"] >= 2), None)
+            return None
+
+        failed = wait_until(crashed, seconds=120)
+        assert (failed["state"], failed["exit"]) == ("failed", "status 7")
+        assert "next try after" in str(failed["detail"])
+        # Each try is a death that counts, and no other process was started beside it.
+        assert len(starts.read_text()) <= serving.workers()[0]["crashes"] + 1
+        assert requests.get(f"{serving.url}/readyz", timeout=10).status_code == 503
+        mark.unlink()
+        wait_ready(serving)
+        assert serving.predict(blank_pdf(1), "a.pdf").status_code == 200
+        assert [worker["crashes"] for worker in serving.workers()] == [0]
+    finally:
+        assert stop(serving) == 0

@@ -65,6 +65,27 @@ async def well(server: FakeServer, _request: web.Request, upload: Upload) -> web
     return web.json_response(server.result(upload.filename))
 
 
+def progress_of(pages: int, *, since: str = "2026-11-21T08:00:00+00:00", **changes: Any) -> dict[str, Any]:
+    """Return what `/status` tells as `progress`: one CPU, one card and one VLM server, `pages` pages each."""
+    counts = {"pages_done": pages, "pages_per_second": 1.5}
+    devices = [
+        {"device": "cpu", "workers": 2, "busy": 1, "shards_done": 1, "shards_failed": 0, "pages_failed": 0, **counts},
+        {
+            "device": "cuda:0",
+            "workers": 1,
+            "busy": 1,
+            "shards_done": 1,
+            "shards_failed": 0,
+            "pages_failed": 2,
+            **counts,
+        },
+    ]
+    endpoint = {"url": "http://10.0.0.5:8001", "failures": 1, "outstanding": 3, "state": "up", **counts}
+    documents, total = {"done": 4, "failed": 1, "waiting": 7, "running": 2}, {"done": 9, "failed": 1, "waiting": 30}
+    told = {"documents": documents, "pages": total, "pages_per_second": 3.0, "seconds_left": 10.0, "since": since}
+    return {**told, "devices": devices, "endpoints": [endpoint], **changes}
+
+
 @dataclass
 class FakeServer:
     """Counts what arrives and answers by `answer`."""
@@ -74,6 +95,9 @@ class FakeServer:
     look: Callable[[web.Request, int], Awaitable[web.StreamResponse]] | None = None
     #: Called before a file is given out, with the number of this call for its path.
     fetch: Callable[[web.Request, int], Awaitable[web.StreamResponse | None]] | None = None
+    #: Called for GET /status with the number of this call; None: a server that knows no such address.
+    status: Callable[[web.Request, int], Awaitable[web.StreamResponse]] | None = None
+    statuses: int = 0
     uploads: list[Upload] = field(default_factory=list)
     looks: Counter[str] = field(default_factory=Counter)
     fetches: Counter[str] = field(default_factory=Counter)
@@ -119,10 +143,17 @@ class FakeServer:
         other = await self.fetch(request, self.fetches[request.path]) if self.fetch else None
         return other if other is not None else web.Response(body=PICTURE)
 
+    async def _status(self, request: web.Request) -> web.StreamResponse:
+        self.statuses += 1
+        if self.status is None:
+            raise web.HTTPNotFound
+        return await self.status(request, self.statuses)
+
     @asynccontextmanager
     async def serving(self, port: int = 0) -> AsyncIterator[FakeServer]:
         app = web.Application()
         app.router.add_post("/predict", self._predict)
+        app.router.add_get("/status", self._status)
         app.router.add_get("/jobs/{job}/result", self._result)
         app.router.add_get("/jobs/{job}/files/{name:.*}", self._file)
         runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
@@ -160,4 +191,4 @@ async def run_client(*arguments: object, **environment: str) -> tuple[int, str, 
 def row(output: str, name: str) -> str:
     """Return a value of the closing table."""
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if "│" in line]
-    return next(value for key, value in cells if key == name)
+    return next(value for key, value, *_ in cells if key == name)

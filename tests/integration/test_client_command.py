@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import pty
 import signal
 from pathlib import Path
 
@@ -32,7 +30,7 @@ async def half_failing(server: FakeServer, request: web.Request, upload: Upload)
 
 async def test_a_clean_run_prints_a_line_for_each_file_and_a_table(docs: Path, tmp_path: Path) -> None:
     async with FakeServer().serving() as server:
-        status, out, err = await run_client(docs, "--out", tmp_path / "out", "--url", server.url)
+        status, out, err = await run_client(docs, "--out", tmp_path / "out", "--url", server.url, "--quiet")
     assert status == 0, err
     assert [row(out, name) for name in ("inputs", "succeeded", "partial", "failed", "pages")] == list(
         ("12", "12", "0", "0", "36")
@@ -210,35 +208,3 @@ async def test_a_second_client_on_the_same_out_folder_is_turned_away(docs: Path,
         await first.communicate()
     assert status == 2
     assert f"another client (process {first.pid})" in err
-
-
-async def on_terminal(*arguments: object) -> tuple[int, str]:
-    """Run the command on a terminal of its own; return its status and what the terminal showed."""
-    ours, theirs = pty.openpty()
-    process = await start_client(*arguments, terminal=theirs, TERM="xterm", COLUMNS="100")
-    os.close(theirs)
-    shown = bytearray()
-
-    def drain() -> None:
-        try:
-            while chunk := os.read(ours, 4096):
-                shown.extend(chunk)
-        except OSError:  # how Linux says that the other side is closed
-            pass
-
-    await asyncio.gather(process.communicate(), asyncio.to_thread(drain))
-    os.close(ours)
-    return process.returncode or 0, shown.decode(errors="replace")
-
-
-async def test_on_a_terminal_a_bar_shows_counts_rate_and_time_left(docs: Path, tmp_path: Path) -> None:
-    async with FakeServer(half_failing).serving() as server:
-        status, shown = await on_terminal(docs, "--out", tmp_path / "out", "--url", server.url)
-        assert status == 1
-        assert "12/12" in shown
-        assert "6 failed," in shown
-        assert "pages/s," in shown
-        assert "left" in shown
-        status, shown = await on_terminal(docs, "--out", tmp_path / "out", "--url", server.url, "--quiet")
-    assert "━" not in shown
-    assert "[12/12, 6 failed" in shown

@@ -67,7 +67,7 @@ def test_a_quota_of_the_container_narrows_the_plan(tmp_path: Path) -> None:
 
 def test_everything_that_is_not_here_has_a_reason() -> None:
     here = detect(CLEAN)
-    assert [probe.kind for probe in here.probes] == [Kind.CUDA, Kind.NPU, Kind.MPS]
+    assert [probe.kind for probe in here.probes] == [Kind.CUDA, Kind.NPU, Kind.MPS, Kind.XPU]
     for probe in here.probes:
         assert probe.found or probe.reason
 
@@ -124,6 +124,66 @@ def test_npu_smi_is_asked_and_one_that_hangs_is_left_with_all_its_children(
     if (tmp_path / "child").exists():
         grandchild = int((tmp_path / "child").read_text())
         assert not _runs(grandchild)
+
+
+@pytest.mark.parametrize(
+    ("mask", "pins", "told"),
+    [
+        (None, ["0", "1"], ""),
+        ("3,1", ["3", "1"], "ZE_AFFINITY_MASK=3,1 is set"),
+        ("0", ["", ""], "name each of them"),
+    ],
+)
+def test_intels_devices_are_what_pytorch_finds_and_are_pinned_by_the_users_own_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: str | None, pins: list[str], told: str
+) -> None:
+    package = tmp_path / "torch-2.9.0+xpu.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.9.0+xpu\n", encoding="utf-8")
+    (tmp_path / "torch.py").write_text(TORCH_FOR_INTEL, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    environ = CLEAN | ({"ZE_AFFINITY_MASK": mask} if mask else {})
+    here = detect(environ, timeout=30, root=intel_bus(tmp_path / "root"))
+    found = [device for device in here.accelerators if device.kind is Kind.XPU]
+    assert [(device.device, device.pin, device.memory_free) for device in found] == [
+        ("xpu:0", pins[0], 10 << 30),
+        ("xpu:1", pins[1], 10 << 30),
+    ]
+    assert told in here.probes[-1].reason + found[0].blocked
+    assert bool(found[0].blocked) == (not pins[0])
+    masks = [worker.environment.get("ZE_AFFINITY_MASK", "") for worker in plan(here).workers]
+    assert masks == pins if pins[0] else not any(masks)
+
+
+def test_pytorch_is_asked_only_where_an_intel_device_is_and_a_pytorch_made_for_it(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import time; time.sleep(600)", encoding="utf-8")
+    assert "is on this machine's bus" in detect(CLEAN, root=tmp_path / "nothing").probes[-1].reason
+    reason = detect(CLEAN, root=intel_bus(tmp_path / "root")).probes[-1].reason
+    assert "an Intel graphics device is here, but" in reason
+
+
+TORCH_FOR_INTEL = """
+class xpu:
+    is_available = staticmethod(lambda: True)
+    device_count = staticmethod(lambda: 2)
+    mem_get_info = staticmethod(lambda index: (10 << 30, 12 << 30))
+
+    @staticmethod
+    def get_device_properties(index):
+        class Properties:
+            name, total_memory = "Intel(R) Arc(TM) B580 Graphics", 12 << 30
+        return Properties
+"""
+
+
+def intel_bus(root: Path) -> Path:
+    for name, vendor, kind in (("0000:00:00.0", "0x8086", "0x060000"), ("0000:03:00.0", "0x8086", "0x030000")):
+        folder = root / "sys/bus/pci/devices" / name
+        folder.mkdir(parents=True)
+        (folder / "vendor").write_text(f"{vendor}\n", encoding="ascii")
+        (folder / "class").write_text(f"{kind}\n", encoding="ascii")
+    return root
 
 
 def _runs(pid: int) -> bool:

@@ -314,6 +314,35 @@ def test_other_faults_of_the_disk_are_not_called_a_full_one(door: Door, monkeypa
     assert isinstance(door.errors[0], OSError)
 
 
+def test_of_many_bodies_at_the_same_time_each_gathers_less_before_it_is_written(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "_GATHERED", 256 * 1024)
+    pieces: list[int] = []
+    feed = receiving.RawReader.feed
+
+    def noted(reader: receiving.RawReader, data: bytes) -> None:
+        pieces.append(len(data))
+        feed(reader, data)
+
+    monkeypatch.setattr(receiving.RawReader, "feed", noted)
+    with contextlib.ExitStack() as stack:
+        # Others are under way: each has sent a beginning and goes on sending nothing.
+        idle = [stack.enter_context(door.connect()) for _ in range(4)]
+        for other in idle:
+            other.sendall(head_of("application/pdf", 2_000_000) + b"x" * 80_000)
+        until(lambda: receiving._CROWD.piece == 64 * 1024)
+        content = os.urandom(2_000_000)
+        answer = requests.post(door.url, content, headers={"Content-Type": "application/pdf"}, timeout=60)
+        assert answer.json()[0][1] == sha256(content).hexdigest()
+    # The socket gives at most 256 KB more at a time.
+    assert max(pieces) < (64 + 256 + 64) * 1024
+    until(lambda: door.left() == [])
+    pieces.clear()
+    requests.post(door.url, content, headers={"Content-Type": "application/pdf"}, timeout=60)
+    assert pieces[0] >= 256 * 1024
+
+
 def test_requests_at_the_same_time_do_not_mix(door: Door) -> None:
     contents = [os.urandom(500_000) for _ in range(12)]
     answers: dict[int, Any] = {}

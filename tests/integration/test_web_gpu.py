@@ -118,7 +118,16 @@ def test_a_number_that_means_nothing_changes_nothing(tmp_path: Path, body: Any) 
         refused = requests.put(f"{house.url}/api/max-concurrent", json=body, timeout=30)
         assert refused.status_code in (400, 422)
         assert refused.json()["error"]["code"] in ("invalid_request", "invalid_option")
+        assert 'Send {"max_concurrent": 2}' in refused.json()["error"]["message"]
         assert house.get("/api/max-concurrent").json()["max_concurrent"] is None
+
+
+def test_the_cap_is_understood_whatever_the_body_calls_itself(tmp_path: Path) -> None:
+    with open_house(tmp_path, facts=facts(MACHINE)) as house:
+        for number, headers in ((3, {"Content-Type": "application/x-www-form-urlencoded"}), (4, {})):
+            body = f'{{"max_concurrent": {number}}}'
+            answer = requests.put(f"{house.url}/api/max-concurrent", data=body, headers=headers, timeout=30)
+            assert answer.json() == {"max_concurrent": number, "workers": 1}
 
 
 def test_workers_that_rest_are_shown_with_the_reason_and_documents_are_taken_all_the_same(tmp_path: Path) -> None:

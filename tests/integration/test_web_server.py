@@ -8,6 +8,7 @@ from typing import Any
 
 import pypdfium2
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
@@ -45,6 +46,14 @@ def test_the_process_answers_that_it_lives_even_without_a_store(tmp_path: Path) 
         assert ready.status_code == 500
         assert ErrorAnswer.model_validate(ready.json()).error.code == "internal_error"
         assert "disk" not in ready.text
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/status", "/jobs", "/api/gpu-status"])
+def test_monitors_may_look_with_head_and_get_the_status_without_a_body(house: House, path: str) -> None:
+    told = requests.head(house.url + path, timeout=30)
+    assert told.status_code == house.get(path).status_code
+    assert told.content == b""
+    assert told.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("state", [WorkerState.READY, WorkerState.BUSY])

@@ -56,6 +56,10 @@ def chips(count: int, gib: float = 64) -> tuple[Accelerator, ...]:
     )
 
 
+def intel(*gib: float) -> tuple[Accelerator, ...]:
+    return tuple(replace(card, kind=Kind.XPU, name="Intel Arc B580", uuid="") for card in cards(*gib))
+
+
 def apple(gib: float = 42) -> tuple[Accelerator, ...]:
     total = int(gib * GIB)
     return (Accelerator(kind=Kind.MPS, index=0, name="Apple M3 Max", memory_total=total, memory_free=total),)
@@ -98,6 +102,7 @@ TABLE = {
     "two unequal cards": (UNEQUAL, ["cuda:0", "cuda:1"], 8, [24, 12]),
     "two 4090": (TWO_4090, ["cuda:0", "cuda:1"], 16, [24, 24]),
     "Atlas 800": (ATLAS_800, [f"npu:{i}" for i in range(8)], 16, [64] * 8),
+    "two Arc B580": (machine(16, 64, intel(11.6, 11.6)), ["xpu:0", "xpu:1"], 8, [12, 12]),
     "M3 Max": (M3_MAX, ["mps"], 16, [42]),
     "8-core laptop": (LAPTOP, ["cpu"] * 8, 1, [None] * 8),
     "2-core container on 64 cores": (SMALL_CONTAINER, ["cpu"] * 2, 1, [None] * 2),
@@ -146,6 +151,17 @@ def test_a_worker_on_an_npu_is_pinned_to_its_chip_and_sees_no_card() -> None:
     assert environment["ASCEND_RT_VISIBLE_DEVICES"] == "5"
     assert environment["MINERU_DEVICE_MODE"] == "npu:0"
     assert environment["CUDA_VISIBLE_DEVICES"] == "-1"
+
+
+def test_a_worker_on_an_intel_device_is_pinned_to_it_and_sees_no_card() -> None:
+    worker = plan(machine(16, 64, intel(12, 12)), devices="xpu:1").workers[0]
+    pinned = {"MINERU_DEVICE_MODE": "xpu:0", "ZE_AFFINITY_MASK": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+    assert pinned.items() <= worker.environment.items()
+    # Where nobody can tell which entry of the user's mask it is, the mask is left as it is.
+    unknown = tuple(replace(device, pin="") for device in intel(12, 12))
+    environment = plan(machine(16, 64, unknown), devices="xpu:1").workers[0].environment
+    assert environment["MINERU_DEVICE_MODE"] == "xpu:1"
+    assert "ZE_AFFINITY_MASK" not in environment
 
 
 def test_several_workers_on_a_card_share_its_memory_and_come_after_every_card_has_one() -> None:

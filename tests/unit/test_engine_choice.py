@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 
 from docfleet.engine.choice import choose
-from docfleet.engine.registry import build_engines
+from docfleet.engine.registry import build_engines, check_names
 from docfleet.errors import EngineMissing, TierUnavailable
 from docfleet.options import ParseOptions, Tier
 from tests.engines import FaultyEngine
@@ -65,3 +65,11 @@ def test_engines_are_found_by_name_and_by_module_and_class() -> None:
 def test_an_engine_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(EngineMissing, match=name.split(":")[0]):
         build_engines([name])
+
+
+def test_a_mistake_in_a_name_is_told_without_importing_any_engine() -> None:
+    check_names(["embedded", "mineru", "not.imported:Engine"])
+    with pytest.raises(EngineMissing, match="embedded, mineru"):
+        check_names(["embedded", "minru"])
+    with pytest.raises(EngineMissing, match="No engine is named"):
+        check_names([])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,26 @@ def test_what_cannot_be_done_is_refused_by_name(raw: dict[str, Any], word: str) 
         parse_options(raw)
 
 
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"start_page_id": 3, "end_page_id": 2}, "end_page_id (2) lies before start_page_id (3)."),
+        ({"formats": []}, "option 'formats': name at least one."),
+        ({"server_url": ",".join(f"http://host{n}" for n in range(200))}, "option 'server_url': names more than"),
+    ],
+)
+def test_a_refusal_is_told_in_words_for_callers(raw: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        parse_options(raw)
+    assert refused.value.message.startswith(message)
+
+
+def test_a_format_that_is_not_known_is_the_only_thing_complained_of() -> None:
+    with pytest.raises(InvalidOption) as refused:
+        parse_options({"formats": "pdf"})
+    assert refused.value.message.count("option ") == 1
+
+
 def test_a_range_is_clamped_at_the_end_and_refused_beyond_it() -> None:
     assert parse_options({"start_page_id": 2, "end_page_id": 50}).page_range(10) == (2, 9)
     assert parse_options({}).page_range(10) == (0, 9)
@@ -102,3 +123,11 @@ def test_results_of_fast_shards_are_stored_apart_from_exact_ones() -> None:
     keys = {reuse_key(document, parse_options({"shards": word})) for word in ("fast", "exact")}
     assert len(keys) == 2
     assert reuse_key(document, parse_options({})) in keys
+
+
+def test_a_document_without_pages_that_was_read_whole_for_a_range_serves_only_who_named_one() -> None:
+    letter = Document(filename="a.docx", suffix="docx", size=1, sha256="0" * 64, pages=1)
+    whole, ranged = (reuse_key(letter, parse_options(raw)) for raw in ({}, {"end_page_id": 0}))
+    assert whole != ranged, "its warning would be shown to the wrong caller"
+    book = replace(letter, suffix="pdf", pages=9)
+    assert reuse_key(book, parse_options({})) == reuse_key(book, parse_options({"end_page_id": 8}))

@@ -51,6 +51,21 @@ def test_an_unusable_file_is_refused(tmp_path: Path, text: str) -> None:
         resolve({"config": str(file)}, {})
 
 
+def test_a_variable_that_is_empty_is_one_that_nobody_set(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text('vlm_endpoints = ["http://x:1"]\n')
+    environ = {"DOCFLEET_PORT": "", "DOCFLEET_VLM_ENDPOINTS": "", "DOCFLEET_CONFIG": str(file)}
+    settings = resolve({}, environ).settings
+    assert (settings.port, settings.vlm_endpoints) == (8000, ("http://x:1",))
+
+
+def test_a_variable_that_looks_like_a_setting_and_is_none_is_told_with_what_was_meant() -> None:
+    environ = {"DOCFLEET_PROT": "8001", "DOCFLEET_PORT": "8002", "DOCFLEET_API_KEY": "hush", "DOCFLEET_HOME_": "x"}
+    (told,) = resolve({}, environ).warnings()
+    assert told.endswith("DOCFLEET_HOME_, DOCFLEET_PROT (did you mean DOCFLEET_PORT?).")
+    assert resolve({}, {"DOCFLEET_PORT": "8002", "PATH": "/bin"}).warnings() == ()
+
+
 def test_passwords_in_urls_are_masked_where_settings_are_shown() -> None:
     resolved = resolve(
         {"vlm_server_url": "http://user:hush@host/v1", "allowed_server_urls": "http://a:b@c/,http://d/"}, {}
@@ -72,6 +87,16 @@ def test_show_config_is_understood() -> None:
     assert wish.show_config
     assert resolved.settings.require_accelerator
     assert resolved.settings.workers == 2
+
+
+def test_a_tier_without_a_prefetch_is_refused_and_not_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_command_line(["--tier", "basic"])
+    assert "--tier belongs to --prefetch" in capsys.readouterr().err
+    assert [parse_command_line(["--prefetch", *more])[1].tier for more in ([], ["--tier", "basic"])] == [
+        "auto",
+        "basic",
+    ]
 
 
 def test_the_tables_of_the_readme_are_those_of_the_code() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from docfleet.addresses import address_id, canonical, from_segment, to_segment
 from docfleet.errors import ConfigurationError, InvalidOption
 from docfleet.options import ParseOptions, parse_options
+from docfleet.planning.workers import plan_workers
 from docfleet.settings import Settings, resolve
 from docfleet.vlm.planning import members_of, plan_pool, workers_for
 from tests.unit.test_device_plan import TWO_4090, machine
@@ -169,13 +170,9 @@ def test_an_id_is_short_and_the_options_default_to_no_server() -> None:
 def test_a_machine_without_an_accelerator_gets_a_worker_for_each_server_as_memory_allows(
     cores: int, gib: float, expected: int
 ) -> None:
-    from server import plan_workers
-
     assert len(plan_workers(machine(cores, gib), Settings(), servers=4).workers) == expected
     assert len(plan_workers(machine(cores, gib), Settings(workers=1), servers=4).workers) == 1
 
 
 def test_a_machine_with_cards_keeps_a_worker_for_each_card() -> None:
-    from server import plan_workers
-
     assert len(plan_workers(TWO_4090, Settings(), servers=8).workers) == 2

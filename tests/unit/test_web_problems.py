@@ -60,6 +60,7 @@ def client() -> TestClient:
     install_error_handlers(app)
     for endpoint in (busy, surrogate, typed, unforeseen, foreign, left, left_midway, cut):
         app.add_api_route(f"/{endpoint.__name__}", endpoint, methods=["GET"])
+    app.add_api_route("/busy", busy, methods=["PUT"])
     return TestClient(app)
 
 
@@ -113,7 +114,12 @@ def test_errors_known_by_status_alone_come_out_in_our_shape_with_a_remedy(
 
 def test_headers_that_come_with_an_error_are_kept(client: TestClient) -> None:
     assert client.get("/foreign").headers["www-authenticate"] == "X-API-Key"
-    assert client.delete("/busy").headers["allow"] == "GET"
+
+
+def test_a_refused_method_names_all_that_the_address_knows_not_those_of_its_first_route(client: TestClient) -> None:
+    refused = client.delete("/busy")
+    assert refused.headers["allow"] == "GET, PUT"
+    assert refused.json()["error"]["message"] == "DELETE does not work at /busy; use GET, PUT."
 
 
 def test_an_unforeseen_error_is_logged_once_under_the_number_that_the_caller_gets(

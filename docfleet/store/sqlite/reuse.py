@@ -45,11 +45,11 @@ class SqliteReuse(Database):
         output: str,
         terms: Terms = Terms(),  # noqa: B008 (frozen)
     ) -> Job | None:
-        """Enter a job that is completed at once with the result of another, durably; or return the key's job."""
+        """Enter a job that is completed at once with the result of another; or return the key's job."""
         now, named = self._clock(), text(filename)
         values = {"id": job_id, "filename": named, "options": options.model_dump_json(), "now": now}
         values |= {"lane": terms.lane.value, "source": source.id, "output": output}
-        with self._writing(durable=True) as connection:
+        with self._writing(durable=terms.remembered) as connection:
             if earlier := job_of_key(connection, terms, now):
                 return earlier
             entered = connection.execute(sql("insert_served"), values)

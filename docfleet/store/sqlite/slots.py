@@ -70,11 +70,12 @@ class SqliteSlots(Database):
             connection.execute(sql("seat"), dict(leaving) | went)
         return True
 
-    def record_exit(self, pid: int, status: int) -> None:
-        """Record how the process ended that has a slot, and count it."""
+    def record_exit(self, pid: int, status: int) -> bool:
+        """Record how the process ended that has a slot, and count it. False: it has none."""
         with self._writing(durable=False) as connection:
-            connection.execute(sql("record_exit"), {"pid": pid, "status": status})
+            known = connection.execute(sql("record_exit"), {"pid": pid, "status": status}).rowcount > 0
             count_event(connection, Event.WORKER_EXIT, _kind_of_exit(status))
+        return known
 
     def forgive(self) -> None:
         """Forget what went wrong at the start of workers."""

