@@ -50,6 +50,7 @@ from docfleet.supervisor.watch import Chore, Watch
 from docfleet.vlm.keeper import Keeper as PoolKeeper
 from docfleet.vlm.planning import PoolPlan
 from docfleet.web.admission import OWN_PARAMETERS, Admission
+from docfleet.web.counting import traffic_of
 from docfleet.web.doors import Doors
 from docfleet.web.feed import ProgressFeed
 from docfleet.web.router import create_doors
@@ -118,7 +119,7 @@ class ApiLife:
             seconds = self.settings.sample_seconds
             gauges = Gauges(probes_for(self.accelerators, seconds), interval=seconds)
             ending.callback(gauges.stop)
-            doors = self._doors(store, inspector, watch, feed, facts, gauges, vlm, app.state.traffic)
+            doors = self._doors(store, inspector, watch, feed, facts, gauges, vlm, traffic_of(app))
             ending.push_async_callback(doors.admission.write)
 
             def release() -> None:

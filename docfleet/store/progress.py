@@ -35,7 +35,7 @@ class Progress:
     documents_failed: int
     documents_waiting: int
     documents_running: int
-    #: Pages that workers have read.
+    #: Pages that workers have read, of pieces under way, too: the three numbers of pages are always all pages together.
     pages_done: int
     #: Pages that were given up.
     pages_failed: int
@@ -65,7 +65,7 @@ def progress_of(totals: Totals, backlog: Backlog, tallies: Tallies) -> Progress:
         documents_failed=totals.failed,
         documents_waiting=totals.queued_jobs,
         documents_running=totals.running_jobs,
-        pages_done=sum(one.pages_done for one in tallies.devices),
+        pages_done=sum(one.pages_done + one.pages_under_way for one in tallies.devices),
         pages_failed=sum(one.pages_failed for one in tallies.devices),
         pages_waiting=backlog.pages,
         pages_per_second=backlog.pages_per_second,

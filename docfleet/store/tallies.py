@@ -1,6 +1,7 @@
 """Counts that outlive jobs, workers and the server: what was done where, how long it took, what went wrong.
 
 Each is written in the transaction that does what it counts, so a kill at any moment neither loses one nor counts twice.
+Ends of processes alone are no part of a transaction: they are counted right after, and never twice.
 Labels are words of the program's own (devices of the plan, tiers, stages, error codes): there is a bounded number.
 """
 
@@ -41,6 +42,8 @@ class DeviceTally:
     shards_failed: int = 0
     #: Pages read and delivered.
     pages_done: int = 0
+    #: Pages read of pieces that are not delivered yet; they count as done then, or are read again.
+    pages_under_way: int = 0
     #: Pages given up there.
     pages_failed: int = 0
     #: Over the last minute, or the part of it in which there was work.

@@ -38,11 +38,12 @@ class Revoker:
             kill_group_of(one.owner)
             self._store.retire(one.slot, one.owner, "killed in the middle of a page of a cancelled job")
             logger.info("job {} was cancelled: worker {} was killed in mid-page", one.job_id, one.owner.pid)
-            self._store.count_event(Event.WORKER_KILL, "cancelled")
             killed = True
         job = self._store.job(one.job_id)
         if job is None or job.output is None:
             # Again: the worker may have written since the job was cancelled.
             remove_tree(self._folder.job(one.job_id))
         self._store.forget_revoked(one.shard_id)
+        if killed:
+            self._store.count_event(Event.WORKER_KILL, "cancelled")
         return killed

@@ -61,14 +61,15 @@ class LeaseKeeper:
             # One that died of something else says nothing about what it read.
             remember=self._limits.remember_seconds if fault is Fault.PROCESS else 0.0,
         )
-        if broken is not None:
-            self._store.count_event(Event.WORKER_KILL, broken.limit)
         if ended:
             remove_tree(self._folder.part(shard.job_id, shard.id, shard.attempt))
             if shard.stage in (Stage.DOCUMENT, Stage.WHOLE):
                 remove_tree(self._folder.result(shard.job_id, shard.attempt))
             tidy_ended(self._folder, self._store, shard.job_id)
             logger.warning("job {} worker {}: {}", shard.job_id, owner.pid, cause.message)
+        if broken is not None:
+            # Last: no trouble with counting may keep anything from being put in order.
+            self._store.count_event(Event.WORKER_KILL, broken.limit)
         return ended
 
     def _check_worker(self, worker: WorkerReport) -> None:

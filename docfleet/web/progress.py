@@ -62,7 +62,7 @@ def _device(tally: DeviceTally, workers: int, busy: int) -> DeviceProgress:
         busy=busy,
         shards_done=tally.shards_done,
         shards_failed=tally.shards_failed,
-        pages_done=tally.pages_done,
+        pages_done=tally.pages_done + tally.pages_under_way,
         pages_failed=tally.pages_failed,
         pages_per_second=round(tally.pages_per_second, 3),
     )

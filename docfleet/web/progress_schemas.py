@@ -20,7 +20,9 @@ class DocumentsView(_Out):
 class PagesView(_Out):
     """Pages, since the data folder was made."""
 
-    done: int = Field(description="read by workers; what was served from stored results is not read")
+    done: int = Field(
+        description="read by workers, of pieces under way, too; what was served from stored results is not read"
+    )
     failed: int = Field(description="given up")
     waiting: int = Field(description="accepted and not read")
 

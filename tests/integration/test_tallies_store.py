@@ -14,6 +14,7 @@ import pytest
 from docfleet.errors import ParseFailed
 from docfleet.records import ProcessIdentity, Stage, WorkerReport, WorkerState
 from docfleet.sharding.verdicts import Fault
+from docfleet.store.progress import read_progress
 from docfleet.store.sqlite import SqliteStore, open_store, opening
 from docfleet.store.sqlite.schema import migrations, upgrade
 from docfleet.store.tallies import SHARD_SECONDS, DeviceTally, Event
@@ -151,6 +152,25 @@ def test_the_speeds_of_the_devices_are_together_that_of_the_server_and_end_with_
     clock.now += 120
     assert [one.pages_per_second for one in store.tallies().devices] == [0.0, 0.0]
     assert on(store, "cuda:0").pages_done == 50
+
+
+def test_pages_under_way_count_as_progress_and_the_sum_of_pages_stays_what_it_is(store: SqliteStore) -> None:
+    accept(store, pages=5)
+    seen = []
+
+    def look() -> None:
+        told = read_progress(store)
+        seen.append((told.pages_done, told.pages_failed, told.pages_waiting))
+
+    look()
+    claim = must_claim(store)
+    assert store.beat(claim, 2)
+    look()
+    assert (on(store, "cuda:0").pages_done, on(store, "cuda:0").pages_under_way) == (0, 2)
+    assert store.complete(claim, output="a", report=report(5, 4))
+    look()
+    assert (on(store, "cuda:0").pages_done, on(store, "cuda:0").pages_under_way) == (4, 0)
+    assert seen == [(0, 0, 5), (2, 0, 3), (4, 1, 0)]
 
 
 def test_events_count_by_kind_and_outlive_the_process(store: SqliteStore, tmp_path: Path) -> None:

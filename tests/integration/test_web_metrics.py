@@ -12,7 +12,10 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from docfleet.devices.gauges import Gauges
+from docfleet.devices.records import Reading
 from docfleet.metrics.catalogue import METRICS
+from docfleet.records import WorkerSlot
 from docfleet.store.admission import Limits
 from docfleet.store.tallies import Event
 from tests.exposition import Numbers, numbers_in, one
@@ -45,6 +48,9 @@ def test_the_answer_is_prometheus_text_and_holds_every_metric_of_the_catalogue_a
 def test_counters_are_what_the_store_says(house: House) -> None:
     house.predict_files({"a.pdf": PDF, "broken.pdf": PDF, "partial.pdf": PDF})
     house.doors.store.count_event(Event.WORKER_KILL, "deadline")
+    assert ("docfleet_max_concurrent_shards", frozenset()) not in numbers_in(house.get("/metrics").text)
+    house.doors.store.set_max_concurrent(3)
+    object.__setattr__(house.doors, "spares", (WorkerSlot(index=1, device="cpu"),))
     told, store = fresh(house), house.doors.store
     totals, tallies = store.totals(), store.tallies()
     for state in ("completed", "partial", "failed", "cancelled"):
@@ -61,6 +67,8 @@ def test_counters_are_what_the_store_says(house: House) -> None:
     assert one(told, "docfleet_worker_kills_total", reason="deadline") == 1
     assert one(told, "docfleet_workers", device="cpu", state="ready") == 1
     assert one(told, "docfleet_worker_resident_bytes", slot="0") == 123
+    assert one(told, "docfleet_spare_workers", state="starting") == 1
+    assert one(told, "docfleet_max_concurrent_shards") == 3
     assert one(told, "docfleet_process_resident_bytes", process="api") > 2**20
     assert one(told, "docfleet_database_bytes") > 0
     assert one(told, "docfleet_disk_free_bytes") > 0
@@ -164,6 +172,53 @@ def test_without_a_store_the_rest_is_told_and_that_it_is_missing(house: House) -
     assert one(told, "docfleet_process_resident_bytes", process="api") > 0
     assert ("docfleet_backlog_pages", frozenset()) not in told
     assert "disk is gone" not in answer.text
+
+
+class Card:
+    """Tells of a card what its driver may: not everything."""
+
+    failure = ""
+
+    def __init__(self) -> None:
+        self.readings = [
+            Reading(
+                device="cuda:0", memory_total=80_000, memory_free=60_000, utilisation=87.0, temperature=61, power=312.5
+            ),
+            Reading(device="cuda:1", memory_total=80_000, memory_free=80_000),
+        ]
+
+    def take(self) -> list[Reading]:
+        return self.readings
+
+    def stop(self) -> None:
+        pass
+
+
+def test_readings_of_devices_are_told_in_base_units_and_left_out_where_there_are_none(tmp_path: Path) -> None:
+    card, now = Card(), [1000.0]
+    gauges = Gauges([card], interval=5, clock=lambda: now[0])
+    gauges.look()
+    machine = {"accelerators": [{"device": device, "name": "H100"} for device in ("cuda:0", "cuda:1", "npu:0")]}
+    facts = {"devices": {"machine": machine}}
+    with open_house(tmp_path / "data", gauges=gauges, facts=facts) as house:
+        told = numbers_in(house.get("/metrics").text)
+        values = {
+            name.removeprefix("docfleet_device_"): value
+            for (name, labels), value in told.items()
+            if name.startswith("docfleet_device_") and ("device", "cuda:0") in labels
+        }
+        assert values == {
+            "memory_bytes": 80_000,
+            "memory_free_bytes": 60_000,
+            "utilization_ratio": 0.87,
+            "temperature_celsius": 61,
+            "power_watts": 312.5,
+        }
+        assert ("docfleet_device_power_watts", frozenset({("device", "cuda:1")})) not in told
+        assert one(told, "docfleet_device_memory_bytes", device="cuda:1") == 80_000
+        # A card that fell silent has no load: an old reading must not stand for now.
+        now[0] += 60
+        assert not [name for name, _ in fresh(house) if name.startswith("docfleet_device_")]
 
 
 class Pool:

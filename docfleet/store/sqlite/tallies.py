@@ -26,6 +26,7 @@ class SqliteTallies(Database):
         """Return all counts; there are as many rows as devices, tiers and codes make, whatever was done."""
         now = int(self._clock())
         with self._reading() as connection:
+            under_way = connection.execute(sql("pages_under_way")).fetchall()
             shards = connection.execute(sql("shard_tallies")).fetchall()
             attempts = connection.execute(sql("attempt_tallies")).fetchall()
             events = connection.execute(sql("events")).fetchall()
@@ -37,7 +38,7 @@ class SqliteTallies(Database):
         for row in events:
             counted[Event(row["name"])][row["kind"]] = row["value"]
         return Tallies(
-            devices=_devices(shards, attempts, {row["device"]: _speed(row, now) for row in speeds}),
+            devices=_devices(shards, attempts, under_way, {row["device"]: _speed(row, now) for row in speeds}),
             durations=_durations(shards),
             failures=dict(failures),
             events=counted,
@@ -112,7 +113,7 @@ def _speed(row: sqlite3.Row, now: int) -> float:
 
 
 def _devices(
-    shards: list[sqlite3.Row], attempts: list[sqlite3.Row], speeds: dict[str, float]
+    shards: list[sqlite3.Row], attempts: list[sqlite3.Row], under_way: list[sqlite3.Row], speeds: dict[str, float]
 ) -> tuple[DeviceTally, ...]:
     done: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in shards:
@@ -120,6 +121,8 @@ def _devices(
         done[row["device"]].update(counts)
     for row in attempts:
         done[row["device"]].update({"shards_failed": row["attempts"], "pages_failed": row["pages"]})
+    for row in under_way:
+        done[row["device"]].update({"pages_under_way": row["pages"]})
     # Pages of the schema before this one are known by their moment alone.
     named = sorted(set(done) | set(speeds))
     return tuple(DeviceTally(device=name, pages_per_second=speeds.get(name, 0.0), **done[name]) for name in named)

@@ -25,6 +25,12 @@ SELECT * FROM shard_tallies
 -- name: attempt_tallies
 SELECT * FROM attempt_tallies
 
+-- Pages read of pieces that are not delivered yet; there are no more of these than workers.
+-- name: pages_under_way
+SELECT coalesce(workers.device, '') AS device, sum(shards.pages_done) AS pages
+FROM shards LEFT JOIN workers ON workers.slot = shards.worker_index
+WHERE shards.state = 'running' AND shards.stage IN ('pages', 'whole') GROUP BY 1
+
 -- name: events
 SELECT * FROM events
 
