@@ -141,7 +141,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     from docfleet.planning import assemble_fleet, take_pool
 
     source = resolve_model_source(os.environ, home=folder.root / "mineru", models_dir=settings.models_dir)
-    pool = take_pool(settings)
+    pool = take_pool(settings, folder)
     machine = detect()
     return assemble_fleet(settings, folder, source=source, machine=machine, pool=pool)
 

@@ -80,13 +80,15 @@ def _worker_plan(
 ) -> WorkerPlan:
     slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
     members = pool.members if pool else ()
+    # One whose servers were all drained is as it was before the restart: documents wait until one is brought back.
+    pooled = bool(members or settings.vlm_server_url or settings.vlm_endpoints)
     return WorkerPlan(
         folder=folder,
         slots=slots,
         engines=settings.engines,
         model_source=source.name.value,
-        vlm_server_url=pool.gate.pool_url if pool and members else None,
-        vlm_identity=(*(member.url for member in members), settings.vlm_model) if members else (),
+        vlm_server_url=pool.gate.pool_url if pool and pooled else None,
+        vlm_identity=(*(member.url for member in members), settings.vlm_model) if pooled else (),
         vlm_router=pool.gate.url if pool else None,
         log_level=settings.log_level,
         deadlines=Deadlines.of(settings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from docfleet.addresses import canonical
 from docfleet.errors import ConfigurationError
@@ -25,6 +26,8 @@ class PoolPlan:
     allowed: tuple[str, ...]
     settings: PoolSettings
     log_level: str = "info"
+    #: File of what is changed while the pool works (`docfleet.vlm.changes`); None: nothing is kept.
+    changes: Path | None = None
 
 
 def plan_pool(settings: Settings) -> PoolPlan | None:
