@@ -95,7 +95,12 @@ def start(
         )
     serving = Serving(process, f"http://127.0.0.1:{port}", data, log)
     if wait:
-        wait_ready(serving)
+        try:
+            wait_ready(serving)
+        except BaseException:
+            # Whoever called never gets it, and could not end it.
+            _end(serving)
+            raise
     return serving
 
 
@@ -144,14 +149,18 @@ def running(data: Path, *arguments: str, under: tuple[str, ...] = (), **environm
     try:
         yield serving
     finally:
-        if serving.process.poll() is None:
-            family = serving.family()
-            serving.process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                serving.process.wait(timeout=15)
-            for process in family:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+        _end(serving)
+
+
+def _end(serving: Serving) -> None:
+    if serving.process.poll() is None:
+        family = serving.family()
+        serving.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            serving.process.wait(timeout=15)
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def blank_pdf(pages: int) -> bytes:
