@@ -17,7 +17,7 @@ import aiohttp
 from loguru import logger
 
 import docfleet
-from docfleet.addresses import address_id, canonical
+from docfleet.addresses import address_id, canonical, usable_key
 from docfleet.errors import Forbidden, InvalidOption, NotFound
 from docfleet.vlm.planning import PoolPlan
 from docfleet.vlm.records import Member
@@ -77,7 +77,7 @@ class Keeper:
             key: sent to it as bearer token; None: as before, or none.
 
         Raises:
-            InvalidOption: it is no address.
+            InvalidOption: it is no address, or the key cannot be sent.
             Forbidden: the settings do not allow it.
         """
         try:
@@ -88,6 +88,8 @@ class Keeper:
             raise Forbidden(
                 "This server may not use that VLM server. Have it added to the server's setting allowed_server_urls."
             )
+        if key is not None and not usable_key(key):
+            raise InvalidOption("api_key must be printable ASCII without spaces.")
         self._keys[url] = self._keys.get(url, "") if key is None else key
         self._members[url] = Member(url=url, key=self._keys[url])
         await self._declare()
