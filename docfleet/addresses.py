@@ -57,6 +57,11 @@ def canonical_all(addresses: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(canonical(address) for address in addresses))
 
 
+def usable_key(key: str) -> bool:
+    """Return whether an API key can be sent in a header; an empty one is none, and is not sent."""
+    return key.isascii() and key.isprintable() and " " not in key
+
+
 def address_id(address: str) -> str:
     """Return a short name of a canonical address for paths: 12 hexadecimal digits."""
     return hashlib.sha256(address.encode()).hexdigest()[:12]

@@ -17,9 +17,12 @@ def hold_folder(root: Path) -> int:
     """Lock the folder for the life of this process and its forked children. Return the descriptor to keep open.
 
     Raises:
-        ConfigurationError: another server holds it.
+        ConfigurationError: another server holds it, or it cannot be written.
     """
-    descriptor = os.open(root / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(root / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as exc:
+        raise ConfigurationError(f"The data folder {root} cannot be written: {exc.strerror}.") from None
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:

@@ -126,17 +126,20 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         return self.ending.status
 
     def launch_single_inference_worker(self, lit_api: ls.LitAPI, worker_id: int) -> BaseProcess:
-        """Start a worker in the place of one that ended, whose children may still run."""
+        """Start a worker in the place of one that ended, whose children may still run; none while the server ends."""
         # There is one API, so the worker's number is its place in the list.
         gone: BaseProcess = self.inference_workers[worker_id]
         if gone.pid is not None:
             kill_group(gone.pid)
-        if self._exits is not None and not self._exits.may_start(worker_id, gone, loaded=self._loaded(worker_id)):
+        may_start = self._exits is None or self._exits.may_start(worker_id, gone, loaded=self._loaded(worker_id))
+        if not may_start or self.ending.has_begun():
             # LitServe's monitor finds the dead one in its place at its next look.
             return gone
         try:
             return self._launch(lit_api, worker_id)
-        except OSError as exc:
+        except (OSError, EOFError) as exc:
+            if self.ending.has_begun():
+                return gone
             # Killed before it had read what it is to do, or too many processes. An exception would end LitServe's
             # monitor, and no worker would ever be started again; the dead one in its place is tried at the next look.
             logger.warning("worker {} could not be started and is tried again: {}", worker_id, exc)

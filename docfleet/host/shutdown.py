@@ -37,6 +37,10 @@ class Ending:
         os.register_at_fork(after_in_child=self._tie)
         offer_lifeline()
 
+    def has_begun(self) -> bool:
+        """Return whether the server is on its way out."""
+        return self._begun
+
     @contextmanager
     def tying(self) -> Iterator[None]:
         """Tie the processes forked inside this context to the life of this one.

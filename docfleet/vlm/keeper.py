@@ -17,7 +17,7 @@ import aiohttp
 from loguru import logger
 
 import docfleet
-from docfleet.addresses import address_id, canonical
+from docfleet.addresses import address_id, canonical, usable_key
 from docfleet.errors import Forbidden, InvalidOption, NotFound
 from docfleet.vlm.changes import Change, Changes, changed
 from docfleet.vlm.local import LocalServer, read_servers
@@ -88,7 +88,7 @@ class Keeper:
             key: sent to it as bearer token; None: as before, or none.
 
         Raises:
-            InvalidOption: it is no address.
+            InvalidOption: it is no address, or the key cannot be sent.
             Forbidden: the settings do not allow it.
             StorageFull: it cannot be kept; nothing was changed. So with StorageUnavailable.
         """
@@ -100,6 +100,8 @@ class Keeper:
             raise Forbidden(
                 "This server may not use that VLM server. Have it added to the server's setting allowed_server_urls."
             )
+        if key is not None and not usable_key(key):
+            raise InvalidOption("api_key must be printable ASCII without spaces.")
         async with self._changing:
             earlier = self._changes.get(url)
             await self._keep_change(url, Change(True, key if key is not None or earlier is None else earlier.key))

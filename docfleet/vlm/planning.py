@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from docfleet.addresses import canonical
+from docfleet.addresses import canonical, usable_key
 from docfleet.errors import ConfigurationError
 from docfleet.settings import Settings
 from docfleet.vlm.gate import Gate, open_gate
@@ -108,6 +108,8 @@ def members_of(settings: Settings) -> tuple[Member, ...]:
         *_addresses("vlm_endpoints", settings.vlm_endpoints),
     )
     keys = [key.get_secret_value() for key in settings.vlm_api_keys]
+    if not all(map(usable_key, keys)):
+        raise ConfigurationError("vlm_api_keys must be printable ASCII, without spaces, commas between them.")
     if len(keys) == 1:
         keys *= len(urls)
     if keys and len(keys) != len(urls):

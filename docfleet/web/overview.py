@@ -11,6 +11,7 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from docfleet.errors import InvalidRequest
 from docfleet.records import Job, JobState
 from docfleet.store.admission import JobFilter
 from docfleet.web.answers import Addresses, json_of
@@ -20,6 +21,7 @@ from docfleet.web.schemas import Error, JobList, JobSummary
 #: Jobs on one page of the list, at most.
 MOST = 500
 _LARGEST = 2**63 - 1
+_PARAMETERS = ("state", "filename", "created_after", "created_before", "limit", "cursor")
 
 States = Annotated[list[JobState], Query(description="only jobs in one of these states; give it again for each")]
 NamePart = Annotated[str | None, Query(max_length=255, description="part of the file name, in any case")]
@@ -45,6 +47,7 @@ class Overview:
         cursor: Cursor = None,
     ) -> Response:
         """Return jobs, newest first. `next` is the address of older ones; jobs that come meanwhile do not shift it."""
+        _refuse_unknown(request)
         wanted = JobFilter(
             states=tuple(state), filename=filename, created_after=created_after, created_before=created_before
         )
@@ -53,6 +56,13 @@ class Overview:
         next_link = None if following is None else f"{addresses.root}/jobs?{_query(request, following)}"
         view = JobList(jobs=[_summary(job, addresses) for job in jobs], next_cursor=following, next=next_link)
         return json_of(view)
+
+
+def _refuse_unknown(request: Request) -> None:
+    # A filter that is passed over would give all jobs to somebody who goes on to delete what was listed.
+    unknown = sorted(set(request.query_params) - set(_PARAMETERS))
+    if unknown:
+        raise InvalidRequest(f"The list of jobs has no parameter {unknown[0]!a}; use {', '.join(_PARAMETERS)}.")
 
 
 def _query(request: Request, cursor: int) -> str:

@@ -45,6 +45,8 @@ _CODES = {
 }
 _RETRYABLE = frozenset({429, 503, 504})
 
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
 #: Seconds that a restart takes, more or less.
 _RESTART_SECONDS = 10
 
@@ -165,9 +167,13 @@ async def _by_status(request: Request, exc: Exception) -> Response:
 
 
 def _methods_at(request: Request) -> str:
-    # The framework names those of the first route of this path only; RFC 9110, 10.2.1, asks for all.
-    matching = (route for route in request.app.routes if route.matches(request.scope)[0] is Match.PARTIAL)
-    return ", ".join(sorted({method for route in matching for method in getattr(route, "methods", None) or ()}))
+    # The framework names those of the first route of this path only; RFC 9110, 10.2.1, asks for all. Routers inside
+    # routers do not tell theirs, so each method is tried.
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(takes, _METHODS))
 
 
 def _explain(request: Request, exc: HTTPException) -> str:

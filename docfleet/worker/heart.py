@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import psutil
 from loguru import logger
 
+from docfleet.errors import DocfleetError
 from docfleet.records import Claim, Stage, WorkerReport, WorkerState
 from docfleet.store.claims import Claims
 
@@ -37,6 +39,8 @@ class Heart:
         self._pages = 0
         self._lost = False
         self._seated = True
+        #: Code of the store's error that was logged last; empty while all is well.
+        self._trouble = ""
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
@@ -119,7 +123,7 @@ class Heart:
 
     def _say(self) -> None:
         # A store that is full or held for a while must not end the worker: the next beat says it again.
-        with contextlib.suppress(Exception), logger.catch(reraise=True, message="the store was not told"):
+        with self._going_on():
             self._announce()
 
     def _run(self) -> None:
@@ -129,9 +133,22 @@ class Heart:
             self._wake.wait(BUSY_INTERVAL if busy else IDLE_INTERVAL)
             self._wake.clear()
             # A store that is locked or full for a while must not end the heart: the next beat tries again.
-            with contextlib.suppress(Exception), logger.catch(reraise=True, message="heartbeat failed"):
+            with self._going_on():
                 self._beat()
                 self._announce()
+                self._trouble = ""
+
+    @contextlib.contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except DocfleetError as exc:
+            # Twice a second for as long as it lasts: on a full disk, into a log that often lies on the same one.
+            if exc.code != self._trouble:
+                logger.warning("the store cannot be told that this worker lives: {}", exc.message)
+                self._trouble = exc.code
+        except Exception:
+            logger.exception("the store cannot be told that this worker lives")
 
     def _beat(self) -> None:
         with self._lock:

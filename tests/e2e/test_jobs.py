@@ -162,6 +162,8 @@ def test_several_files_are_several_jobs_and_the_list_finds_them_by_name_and_stat
     assert serving.get(page["next"])["jobs"][0]["job_id"] == body["jobs"][0]["job_id"]
     assert serving.get(serving.get(page["next"])["next"] or "/jobs?filename=none")["jobs"] == []
     assert requests.get(f"{serving.url}/jobs?state=odd", timeout=10).status_code == 400
+    passed_over = requests.get(f"{serving.url}/jobs?status=failed", timeout=10)
+    assert (passed_over.status_code, "use state" in passed_over.json()["error"]["message"]) == (400, True)
 
 
 def test_one_key_is_one_job_under_concurrency_and_another_document_is_refused(serving: Serving) -> None:

@@ -99,6 +99,7 @@ def test_a_signal_ends_everything_in_order(tmp_path: Path, number: signal.Signal
         serving.process.send_signal(number)
     assert serving.process.wait(timeout=10) == 0
     gone(family, seconds=2)
+    assert "could not be started" not in serving.log.read_text(), "an end in order looks like none in the log"
 
 
 def test_workers_leave_when_the_main_process_is_killed(tmp_path: Path) -> None:

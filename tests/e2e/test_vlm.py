@@ -173,10 +173,15 @@ def test_a_caller_may_name_several_allowed_servers_and_only_those_are_used(
         ({"url": "ftp://x"}, 422),
         ({"url": "http://u:hush@x/"}, 422),
         ({"key": "hush"}, 400),
+        ({"url": "ALLOWED", "api_key": "hush\r\nX-Other: 1"}, 422),
         ([], 400),
     ],
 )
-def test_what_the_settings_do_not_allow_is_not_added(serving: Serving, body: Any, status: int) -> None:
+def test_what_the_settings_do_not_allow_is_not_added(
+    serving: Serving, houses: list[Standin], body: Any, status: int
+) -> None:
+    if isinstance(body, dict) and body.get("url") == "ALLOWED":
+        body = {**body, "url": houses[4].url}
     answer = requests.post(f"{serving.url}/vlm/endpoints", json=body, timeout=30)
     assert answer.status_code == status, answer.text
     assert "hush" not in answer.text

@@ -56,6 +56,12 @@ def test_monitors_may_look_with_head_and_get_the_status_without_a_body(house: Ho
     assert told.headers["content-type"] == "application/json"
 
 
+def test_a_refused_method_names_those_of_the_address(house: House) -> None:
+    refused = requests.patch(f"{house.url}/jobs", timeout=30)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert refused.json()["error"]["message"] == "PATCH does not work at /jobs; use GET, HEAD, POST."
+
+
 @pytest.mark.parametrize("state", [WorkerState.READY, WorkerState.BUSY])
 def test_the_server_is_ready_with_one_worker_that_has_loaded_its_engine(house: House, state: WorkerState) -> None:
     house.worker.announce(state)

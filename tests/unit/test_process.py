@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from docfleet.errors import ConfigurationError
+from docfleet.host.lock import hold_folder
 from docfleet.process.groups import kill_group
 from docfleet.process.identity import identify, is_alive
 from docfleet.records import ProcessIdentity
@@ -62,3 +65,9 @@ def test_leading_a_group_twice_is_no_error() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "True"
+
+
+def test_a_data_folder_whose_lock_cannot_be_written_is_told_as_a_setting_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "server.lock").mkdir()
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        hold_folder(tmp_path)

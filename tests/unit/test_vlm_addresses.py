@@ -112,6 +112,14 @@ def test_a_variable_that_cannot_be_used_is_named(environ: dict[str, str]) -> Non
         resolve({}, environ)
 
 
+@pytest.mark.parametrize("key", ["a b", "a\nX: 1", "schl\u00fcssel", "\x7f"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key: str) -> None:
+    settings = resolve({"vlm_endpoints": "http://a", "vlm_api_keys": key}, {}).settings
+    with pytest.raises(ConfigurationError, match="printable ASCII") as refused:
+        members_of(settings)
+    assert key not in refused.value.message
+
+
 def test_keys_go_to_their_servers_one_each_or_one_for_all_and_are_never_shown() -> None:
     resolved = resolve({"vlm_endpoints": "http://a,http://b", "vlm_api_keys": "hush-a,hush-b"}, {})
     assert {member.url: member.key for member in members_of(resolved.settings)} == {

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -60,7 +60,9 @@ def client() -> TestClient:
     install_error_handlers(app)
     for endpoint in (busy, surrogate, typed, unforeseen, foreign, left, left_midway, cut):
         app.add_api_route(f"/{endpoint.__name__}", endpoint, methods=["GET"])
-    app.add_api_route("/busy", busy, methods=["PUT"])
+    more = APIRouter()
+    more.add_api_route("/busy", busy, methods=["PUT"])
+    app.include_router(more)
     return TestClient(app)
 
 
