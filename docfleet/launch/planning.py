@@ -27,7 +27,7 @@ Number = int | Literal["auto"]
 
 #: Share of a device's memory that its servers take where workers are on it too, and where nobody else is.
 SHARED, ALONE = 0.5, 0.85
-#: Keys that servers would ask requests for; the router knows none for servers of our own.
+#: Keys that servers would ask requests for; the router has none for servers of its own machine.
 _KEYS = ("VLLM_API_KEY", "LLAMA_API_KEY")
 #: Ports that are tried, from the first one on.
 _PORTS = 1000
@@ -110,7 +110,7 @@ def plan_servers(
                 port=port,
                 url=_url(wish.host, port),
                 command=(str(wish.command), "--engine", engine.name, *where, *own, *layers, *options),
-                environment=_environment(machine, place, engine, len(places), inherited),
+                environment=_environment(machine, place, engine, len(places), inherited, alone=wish.alone),
             )
         )
     return Servers(
@@ -218,7 +218,13 @@ def _share(place: Accelerator | None, number: int, engine: Engine, wish: Wish) -
 
 
 def _environment(
-    machine: Machine, place: Accelerator | None, engine: Engine, number: int, inherited: Mapping[str, str]
+    machine: Machine,
+    place: Accelerator | None,
+    engine: Engine,
+    number: int,
+    inherited: Mapping[str, str],
+    *,
+    alone: bool,
 ) -> dict[str, str]:
     share = Share(threads=threads(machine.cpu.cores, number), render_processes=1, memory_gb=None)
     pinned = environment(place, share, machine.variables)
@@ -228,10 +234,9 @@ def _environment(
         pinned.setdefault("LLAMA_ARG_THREADS", str(share.threads))
     if engine.name == "lmdeploy" and place is not None and place.kind is Kind.NPU:
         pinned["MINERU_LMDEPLOY_DEVICE"] = "ascend"
+    dropped = MANAGED if alone else (*MANAGED, *_KEYS)
     kept = {
-        name: value
-        for name, value in inherited.items()
-        if name not in (*MANAGED, *_KEYS) and not name.startswith("DOCFLEET_")
+        name: value for name, value in inherited.items() if name not in dropped and not name.startswith("DOCFLEET_")
     }
     return kept | {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"} | pinned
 

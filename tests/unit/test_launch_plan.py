@@ -199,11 +199,11 @@ def test_orders_survive_the_way_to_the_launcher(tmp_path: Path) -> None:
 
 def test_a_folder_is_held_by_one_launcher_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "_PATIENCE", 0.0)
-    with only_one(tmp_path / "vlm"):
-        with (
-            pytest.raises(ConfigurationError, match="Another launcher keeps its VLM servers"),
-            only_one(tmp_path / "vlm"),
-        ):
-            pass
+    with (
+        only_one(tmp_path / "vlm"),
+        pytest.raises(ConfigurationError, match="Another launcher keeps its VLM servers"),
+        only_one(tmp_path / "vlm"),
+    ):
+        pass
     with only_one(tmp_path / "vlm"):
         pass
