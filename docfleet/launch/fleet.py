@@ -35,7 +35,7 @@ class Launch:
 
     def room(self, machine: Machine) -> Machine:
         """Return the machine as workers may plan with it."""
-        return leave_room(machine, self.servers.taken)
+        return leave_room(machine, self.servers)
 
 
 def plan_launch(

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from docfleet.aliases import CLIENT_VARIABLES
 from docfleet.devices.capacity import threads
 from docfleet.devices.environment import DEVICE_MEMORY, MANAGED, Share, environment
+from docfleet.devices.needs import ACCELERATOR_WORKER_BYTES
 from docfleet.devices.records import GIB, Accelerator, Kind, Machine
 from docfleet.devices.selection import select
 from docfleet.errors import ConfigurationError
@@ -27,7 +29,7 @@ Number = int | Literal["auto"]
 
 #: Share of a device's memory that its servers take where workers are on it too, and where nobody else is.
 SHARED, ALONE = 0.5, 0.85
-#: Keys that servers would ask requests for; the router knows none for servers of our own.
+#: Keys that servers would ask requests for; the router has none for servers of its own machine.
 _KEYS = ("VLLM_API_KEY", "LLAMA_API_KEY")
 #: Ports that are tried, from the first one on.
 _PORTS = 1000
@@ -58,6 +60,8 @@ class Servers:
     engine: Engine
     #: Share of each accelerator's memory that its servers take together.
     taken: Mapping[str, float]
+    #: Bytes of main memory that they take together, an estimate.
+    memory: int
     #: How things are divided, one sentence each.
     remarks: tuple[str, ...]
     #: What the user should know, one sentence each.
@@ -110,23 +114,24 @@ def plan_servers(
                 port=port,
                 url=_url(wish.host, port),
                 command=(str(wish.command), "--engine", engine.name, *where, *own, *layers, *options),
-                environment=_environment(machine, place, engine, len(places), inherited),
+                environment=_environment(machine, place, engine, len(places), inherited, alone=wish.alone),
             )
         )
     return Servers(
         orders=tuple(orders),
         engine=engine,
         taken={_device(place): share for place, share in taken.items() if place is not None},
+        memory=sum(_memory(place, engine) for place in places),
         remarks=_remarks(on_device, taken, engine, wish),
-        warnings=_warnings(on_device, taken, engine),
+        warnings=_warnings(machine, on_device, taken, engine),
     )
 
 
-def leave_room(machine: Machine, taken: Mapping[str, float]) -> Machine:
+def leave_room(machine: Machine, servers: Servers) -> Machine:
     """Return the machine as the workers may plan with it: without the memory that VLM servers take."""
 
     def less(device: Accelerator) -> Accelerator:
-        share = taken.get(device.device, 0.0)
+        share = servers.taken.get(device.device, 0.0)
         if not share or device.memory_total is None:
             return device
         bytes_taken = int(device.memory_total * share)
@@ -137,7 +142,8 @@ def leave_room(machine: Machine, taken: Mapping[str, float]) -> Machine:
             memory_free=None if free is None else max(0, free - bytes_taken),
         )
 
-    return replace(machine, accelerators=tuple(less(device) for device in machine.accelerators))
+    memory = replace(machine.memory, available=max(0, machine.memory.available - servers.memory))
+    return replace(machine, memory=memory, accelerators=tuple(less(device) for device in machine.accelerators))
 
 
 def free_ports(host: str, first: int) -> Callable[[int], Sequence[int]]:
@@ -205,6 +211,11 @@ def _options(text: str, engine: Engine) -> list[str]:
     return options
 
 
+def _memory(place: Accelerator | None, engine: Engine) -> int:
+    """Return the bytes of main memory that a server there takes."""
+    return engine.needs_gb * GIB if place is None else ACCELERATOR_WORKER_BYTES
+
+
 def _share(place: Accelerator | None, number: int, engine: Engine, wish: Wish) -> float:
     """Return the share of the device's memory that its servers take together."""
     if wish.memory is not None:
@@ -218,7 +229,13 @@ def _share(place: Accelerator | None, number: int, engine: Engine, wish: Wish) -
 
 
 def _environment(
-    machine: Machine, place: Accelerator | None, engine: Engine, number: int, inherited: Mapping[str, str]
+    machine: Machine,
+    place: Accelerator | None,
+    engine: Engine,
+    number: int,
+    inherited: Mapping[str, str],
+    *,
+    alone: bool,
 ) -> dict[str, str]:
     share = Share(threads=threads(machine.cpu.cores, number), render_processes=1, memory_gb=None)
     pinned = environment(place, share, machine.variables)
@@ -228,10 +245,9 @@ def _environment(
         pinned.setdefault("LLAMA_ARG_THREADS", str(share.threads))
     if engine.name == "lmdeploy" and place is not None and place.kind is Kind.NPU:
         pinned["MINERU_LMDEPLOY_DEVICE"] = "ascend"
+    dropped = (*MANAGED, *CLIENT_VARIABLES, *(() if alone else _KEYS))
     kept = {
-        name: value
-        for name, value in inherited.items()
-        if name not in (*MANAGED, *_KEYS) and not name.startswith("DOCFLEET_")
+        name: value for name, value in inherited.items() if name not in dropped and not name.startswith("DOCFLEET_")
     }
     return kept | {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"} | pinned
 
@@ -253,9 +269,15 @@ def _remarks(
 
 
 def _warnings(
-    on_device: Counter[Accelerator | None], taken: Mapping[Accelerator | None, float], engine: Engine
+    machine: Machine, on_device: Counter[Accelerator | None], taken: Mapping[Accelerator | None, float], engine: Engine
 ) -> tuple[str, ...]:
     told = []
+    needed = sum(_memory(place, engine) * number for place, number in on_device.items())
+    if needed > machine.memory.available:
+        told.append(
+            f"VLM servers want about {needed / GIB:.0f} GB of main memory, {machine.memory.available / GIB:.1f} GB are "
+            "available. Run fewer of them (vlm_servers)."
+        )
     for place, number in on_device.items():
         if place is None or not place.memory_total:
             continue

@@ -72,9 +72,8 @@ class Server:
 
     async def keep(self) -> None:
         """Keep it running until cancelled; then end it."""
-        async with aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS), trust_env=False
-        ) as session:
+        timeout = aiohttp.ClientTimeout(total=min(_ANSWER_SECONDS, self._orders.silent_seconds))
+        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
             while True:
                 began = time.monotonic()
                 try:

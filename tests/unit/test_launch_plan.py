@@ -88,11 +88,14 @@ def test_servers_alone_on_a_machine_take_more_and_a_share_that_was_set_holds() -
 
 
 def test_workers_plan_with_what_the_servers_leave() -> None:
-    room = leave_room(EIGHT_A100, planned(EIGHT_A100, memory=0.75).taken)
+    room = leave_room(EIGHT_A100, planned(EIGHT_A100, memory=0.75))
     assert {worker.environment["MINERU_VIRTUAL_VRAM_SIZE"] for worker in plan(room).workers} == {"20"}
     # As many as fit into a quarter of 80 GB at 8 GB each, with margin.
     rooms = [plan(here, workers_per_device="auto", tier="standard") for here in (EIGHT_A100, room)]
     assert [len(one.workers) for one in rooms] == [32, 8]
+    # A laptop of 16 GB holds eight workers, and fewer beside two servers of 4 GB each.
+    assert [len(plan(here).workers) for here in (LAPTOP, leave_room(LAPTOP, planned(LAPTOP, 2)))] == [8, 7]
+    assert "VLM servers want about 32 GB of main memory, 15.2 GB are available" in planned(LAPTOP, 8).warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +142,7 @@ def test_a_server_inherits_what_it_needs_and_neither_keys_nor_the_workers_shares
         "DOCFLEET_VLM_API_KEYS": "hush",
         "MINERU_VIRTUAL_VRAM_SIZE": "4",
         "MINERU_DEVICE_MODE": "cuda",
+        "MINERU_VL_API_KEY": "hush",
     }
     environment = planned(TWO_4090, inherited=inherited).orders[1].environment
     assert environment["HF_TOKEN"] == "t"
