@@ -15,6 +15,7 @@ from docfleet.metrics.facts import PARTS, DiskFacts, Facts, StoreFacts, VlmFacts
 from docfleet.metrics.traffic import REQUEST_SECONDS, TrafficCounts
 from docfleet.records import WorkerSlot, WorkerState
 from docfleet.store.tallies import SHARD_SECONDS, Event, Tallies
+from docfleet.vlm.local import LocalState
 from docfleet.vlm.records import EndpointState
 
 _KILLS = ("silent", "deadline", "memory", "cancelled")
@@ -157,6 +158,11 @@ def _disk(disk: DiskFacts) -> Told:
 def _vlm(vlm: VlmFacts) -> Told:
     yield Sample("docfleet_vlm_available", int(vlm.rows is not None))
     yield Sample("docfleet_vlm_waiting_requests", vlm.waiting)
+    for server in vlm.servers:
+        place = {"endpoint": server.url, "device": server.device}
+        for local in LocalState:
+            yield Sample("docfleet_vlm_server_state", int(local is server.state), {**place, "state": local.value})
+        yield Sample("docfleet_vlm_server_restarts_total", server.restarts, place)
     for row in vlm.rows or ():
         labels = {"endpoint": row.url}
         for state in EndpointState:
