@@ -113,8 +113,11 @@ def _workers(facts: Facts, store: StoreFacts) -> Told:
     def state(slot: WorkerSlot) -> str:
         return (newest[slot.index].state if slot.index in newest else WorkerState.STARTING).value
 
-    for (device, word), number in Counter((slot.device, state(slot)) for slot in facts.plan).items():
-        yield Sample("docfleet_workers", number, {"device": device, "state": word})
+    standing = Counter((slot.device, state(slot)) for slot in facts.plan)
+    for device in dict.fromkeys(slot.device for slot in facts.plan):
+        # All of them: a sum over states in which there is nobody must be 0, and not nothing.
+        for word in WorkerState:
+            yield Sample("docfleet_workers", standing[device, word.value], {"device": device, "state": word.value})
     yield from _by("docfleet_spare_workers", "state", Counter(state(slot) for slot in facts.spares))
     for slot in (*facts.plan, *facts.spares):
         report = newest.get(slot.index)

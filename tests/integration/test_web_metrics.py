@@ -67,6 +67,7 @@ def test_counters_are_what_the_store_says(house: House) -> None:
     assert one(told, "docfleet_shard_duration_seconds_count", tier="flash", stage="whole") == 2
     assert one(told, "docfleet_worker_kills_total", reason="deadline") == 1
     assert one(told, "docfleet_workers", device="cpu", state="ready") == 1
+    assert told["docfleet_workers", frozenset({("device", "cpu"), ("state", "busy")})] == 0
     assert one(told, "docfleet_worker_resident_bytes", slot="0") == 123
     assert one(told, "docfleet_spare_workers", state="starting") == 1
     assert one(told, "docfleet_max_concurrent_shards") == 3
