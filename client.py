@@ -697,19 +697,20 @@ def _count(value: object) -> int:
 
 def server_lines(server: Server, width: int, most: int) -> list[str]:
     """Return what is known of the server, at most `most` lines of `width` columns."""
-    if not server.rows or most < 1:
+    every = server.rows  # once: the picture is drawn by a thread of its own
+    if not every or most < 1:
         return []
     head = (
         f"server: {server.running} documents running, {server.waiting} waiting, {server.pages_per_second:.1f} pages/s"
     )
-    rows = server.rows if len(server.rows) < most else server.rows[: max(0, most - 2)]
-    names = min(32, max(16, width - 46), max(len(row.name) for row in server.rows))
+    rows = every if len(every) < most else every[: max(0, most - 2)]
+    names = min(32, max(16, width - 46), max(len(row.name) for row in every))
     lines = [head + (f" ({server.silent:.0f} s ago)" if server.silent else "")]
     for row in rows:
         name = row.name if len(row.name) <= names else f"{row.name[: names - 1]}…"
         facts = f"{row.pages_per_second:6.1f}/s {row.pages:7,} pages {row.failed:4,} failed  {row.doing}"
         lines.append(f"  {name:<{names}} {facts}")
-    if rest := server.rows[len(rows) :]:
+    if rest := every[len(rows) :]:
         pages, failed = sum(row.pages for row in rest), sum(row.failed for row in rest)
         lines.append(f"  and {len(rest)} more: {pages:,} pages, {failed:,} failed")
     return [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines[:most]]
@@ -784,10 +785,10 @@ class Summary:
     @property
     def seconds_left(self) -> float | None:
         """What the inputs to come take at the speed so far; None while that is not known."""
-        done = self.succeeded + self.failed
-        if self.total is None or done == self.skipped:
+        done, timed = self.succeeded + self.failed, self.succeeded + self.failed - self.skipped
+        if self.total is None or timed <= 0:
             return 0.0 if self.total == done else None
-        return max(0, self.total - done) * self.seconds / (done - self.skipped)
+        return max(0, self.total - done) * self.seconds / timed
 
     @property
     def line(self) -> str:

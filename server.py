@@ -156,7 +156,7 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     source = resolve_model_source(os.environ, home=folder.root / "mineru", models_dir=settings.models_dir)
     machine = detect()
     launch = plan_launch(settings, machine, folder.vlm, os.environ | source.environment())
-    pool = take_pool(settings, None if launch is None else launch.own)
+    pool = take_pool(settings, folder, None if launch is None else launch.own)
     return assemble_fleet(settings, folder, source=source, machine=machine, pool=pool, launch=launch)
 
 

@@ -167,7 +167,7 @@ def main() -> int:
     parser.add_argument("--kinds", default="flash,embedded")
     parser.add_argument("--threads", type=int, default=1, help="of each worker; 0: as planned")
     parser.add_argument("--number", type=int, default=16, help="digital documents a round")
-    parser.add_argument("--scans", type=int, default=8, help="made scans a round")
+    parser.add_argument("--scans", type=int, default=7, help="made scans a round")
     args = parser.parse_args()
     environment = {"OMP_NUM_THREADS": str(args.threads)} if args.threads else {}
     cores = detect().cpu.cores

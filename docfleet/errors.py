@@ -4,7 +4,7 @@ DocfleetError
 ├── the request          InvalidRequest, InvalidOption, InvalidPageRange, NotFound, Forbidden
 ├── the document         EmptyDocument, DocumentTooLarge, UnsupportedType, EncryptedDocument,
 │                        BrokenDocument, HostileDocument
-├── what can run here    TierUnavailable, EngineMissing, NotReady
+├── what can run here    TierUnavailable, EngineMissing, NotReady, VlmUnavailable
 ├── the work             ParseFailed (OutOfDeviceMemory), WorkerLost, TooSlow, Cancelled, KeyReused
 └── the server           Busy, StorageFull, StorageUnavailable, InternalError, ConfigurationError
 
@@ -130,6 +130,14 @@ class NotReady(DocfleetError):
     """No worker has loaded its engine yet."""
 
     code = "not_ready"
+    status = 503
+    retryable = True
+
+
+class VlmUnavailable(DocfleetError):
+    """No VLM server that may read the document was alive for longer than pages wait."""
+
+    code = "vlm_unavailable"
     status = 503
     retryable = True
 

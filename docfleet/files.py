@@ -1,6 +1,7 @@
 """Where things lie in the data folder. Names are made here from ids, never from what callers say.
 
 <data>/docfleet.db            the store
+<data>/vlm-servers.json       VLM servers that were added or drained while the server ran, with their keys
 <data>/incoming/<id>.part     uploads under way
 <data>/jobs/<job>/source.pdf  the document as it came
 <data>/jobs/<job>/work/       parts and results of attempts under way
@@ -44,6 +45,11 @@ class DataFolder:
     def database(self) -> Path:
         """The store's file."""
         return self.root / "docfleet.db"
+
+    @property
+    def vlm_changes(self) -> Path:
+        """What was changed of the VLM pool while it worked; for the owner alone."""
+        return self.root / "vlm-servers.json"
 
     @property
     def incoming(self) -> Path:

@@ -98,7 +98,8 @@ def start(
         try:
             wait_ready(serving)
         except BaseException:
-            end(serving)
+            # Whoever called never gets it, and could not end it.
+            _end(serving)
             raise
     return serving
 
@@ -155,11 +156,10 @@ def running(
     try:
         yield serving
     finally:
-        end(serving)
+        _end(serving)
 
 
-def end(serving: Serving) -> None:
-    """End the server, whatever state it is in, and leave nothing of it behind."""
+def _end(serving: Serving) -> None:
     if serving.process.poll() is None:
         family = serving.family()
         serving.process.send_signal(signal.SIGTERM)

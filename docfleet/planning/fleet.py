@@ -93,14 +93,15 @@ def _worker_plan(
     planned: Plan,
     spares: int,
 ) -> WorkerPlan:
-    slots = tuple(equip(worker, source, settings.log_level) for worker in planned.workers)
-    members = pool.members if pool else ()
+    # One whose servers were all drained is as it was before the restart: documents wait until one is brought back.
+    pooled = pool is not None and pool.in_use
+    slots = tuple(equip(worker, source, settings.log_level, asks=pooled) for worker in planned.workers)
     return WorkerPlan(
         folder=folder,
         slots=slots,
         engines=settings.engines,
         model_source=source.name.value,
-        vlm_server_url=pool.gate.pool_url if pool and members else None,
+        vlm_server_url=pool.gate.pool_url if pool and pooled else None,
         vlm_identity=pool.identity if pool else (),
         vlm_local=pool.local if pool else None,
         vlm_router=pool.gate.url if pool else None,

@@ -59,8 +59,15 @@ def recycling_limits(settings: Settings, memory: int, workers: int) -> Recycling
     )
 
 
-def equip(worker: PlannedWorker, source: ModelSource, log_level: str) -> WorkerSlot:
-    """Return the slot with all that its worker sets before it imports anything heavy."""
+def equip(worker: PlannedWorker, source: ModelSource, log_level: str, *, asks: bool = False) -> WorkerSlot:
+    """Return the slot with all that its worker sets before it imports anything heavy.
+
+    Args:
+        worker: as it was planned.
+        source: where models come from.
+        log_level: for MinerU's messages.
+        asks: whether VLM servers read for it.
+    """
     decided = worker.environment | source.environment()
-    environment = decided | tuning(worker.device, os.environ | decided, log_level)
+    environment = decided | tuning(worker.device, os.environ | decided, log_level, asks=asks)
     return replace(worker.slot(), environment=environment)

@@ -19,6 +19,7 @@ from loguru import logger
 import docfleet
 from docfleet.addresses import address_id, canonical
 from docfleet.errors import Forbidden, InvalidOption, NotFound
+from docfleet.vlm.changes import Change, Changes, changed
 from docfleet.vlm.local import LocalServer, read_servers
 from docfleet.vlm.planning import PoolPlan
 from docfleet.vlm.records import Member
@@ -39,9 +40,14 @@ class Keeper:
 
     def __init__(self, plan: PoolPlan) -> None:
         self._plan = plan
-        self._members = {member.url: member for member in plan.members}
+        self._kept = None if plan.changes is None else Changes(plan.changes)
+        #: In the order in which they were made; one process after the other keeps the pool of one server.
+        self._changes = {} if self._kept is None else self._kept.read(plan.allowed)
+        self._members = {member.url: member for member in changed(plan.members, self._changes)}
         #: Keys outlive their members: a drained server may return.
         self._keys = {member.url: member.key for member in plan.members}
+        self._keys |= {url: change.key for url, change in self._changes.items() if change.key is not None}
+        self._changing = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -75,7 +81,7 @@ class Keeper:
         return [] if self._plan.local is None else read_servers(self._plan.local)
 
     async def add(self, url: str, key: str | None) -> str:
-        """Add a server to the pool, or bring a drained one back. Return its id. Holds until the server ends.
+        """Add a server to the pool, or bring a drained one back. Return its id. Kept over a restart.
 
         Args:
             url: must be one that the settings allow.
@@ -84,6 +90,7 @@ class Keeper:
         Raises:
             InvalidOption: it is no address.
             Forbidden: the settings do not allow it.
+            StorageFull: it cannot be kept; nothing was changed. So with StorageUnavailable.
         """
         try:
             url = canonical(url)
@@ -93,9 +100,12 @@ class Keeper:
             raise Forbidden(
                 "This server may not use that VLM server. Have it added to the server's setting allowed_server_urls."
             )
-        self._keys[url] = self._keys.get(url, "") if key is None else key
-        self._members[url] = Member(url=url, key=self._keys[url])
-        await self._declare()
+        async with self._changing:
+            earlier = self._changes.get(url)
+            await self._keep_change(url, Change(True, key if key is not None or earlier is None else earlier.key))
+            self._keys[url] = self._keys.get(url, "") if key is None else key
+            self._members[url] = Member(url=url, key=self._keys[url])
+            await self._declare()
         return address_id(url)
 
     async def drain(self, endpoint_id: str) -> None:
@@ -103,13 +113,23 @@ class Keeper:
 
         Raises:
             NotFound: the pool has none of that id.
+            StorageFull: it cannot be kept; nothing was changed. So with StorageUnavailable.
         """
-        for url in list(self._members):
-            if address_id(url) == endpoint_id:
-                del self._members[url]
-                await self._declare()
-                return
+        async with self._changing:
+            for url in list(self._members):
+                if address_id(url) == endpoint_id:
+                    earlier = self._changes.get(url)
+                    await self._keep_change(url, Change(False, None if earlier is None else earlier.key))
+                    del self._members[url]
+                    await self._declare()
+                    return
         raise NotFound("The pool has no VLM server of that id; GET /vlm/endpoints lists them.")
+
+    async def _keep_change(self, url: str, change: Change) -> None:
+        changes = {other: made for other, made in self._changes.items() if other != url} | {url: change}
+        if self._kept is not None:
+            await asyncio.to_thread(self._kept.write, changes)
+        self._changes = changes
 
     async def _declare(self) -> None:
         # A router that is not there now is told when it starts.

@@ -37,10 +37,30 @@ class PoolPlan:
     allowed: tuple[str, ...]
     settings: PoolSettings
     log_level: str = "info"
-    #: Where the launcher tells of members that run on this machine (`docfleet.vlm.local`); None: there is none.
-    local: Path | None = None
-    #: What answers, whatever its address: results of other servers and models differ.
-    identity: tuple[str, ...] = ()
+    #: File of what is changed while the pool works (`docfleet.vlm.changes`); None: nothing is kept.
+    changes: Path | None = None
+    #: Those of them that run on this machine; None: there are none.
+    own: OwnServers | None = None
+    #: Whether the settings want a pool, though all its servers may have been drained since.
+    wanted: bool = False
+
+    @property
+    def in_use(self) -> bool:
+        """Whether workers are to ask the pool."""
+        return self.wanted or bool(self.members)
+
+    @property
+    def local(self) -> Path | None:
+        """Where the launcher tells of the members that run on this machine (`docfleet.vlm.local`), if any do."""
+        return None if self.own is None else self.own.state_file
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What answers, whatever its port: results of other servers and models differ. Empty where nobody does."""
+        if not self.in_use:
+            return ()
+        own, told = ((), ()) if self.own is None else (self.own.urls, (self.own.identity,))
+        return (*(member.url for member in self.members if member.url not in own), *told, self.settings.model)
 
 
 def plan_pool(settings: Settings, own: OwnServers | None = None) -> PoolPlan | None:
@@ -54,10 +74,8 @@ def plan_pool(settings: Settings, own: OwnServers | None = None) -> PoolPlan | N
         ConfigurationError: an address cannot be used, or the keys do not fit the servers.
     """
     members = members_of(settings)
-    identity = tuple(member.url for member in members)
     if own is not None:
         members += tuple(Member(url=url) for url in own.urls)
-        identity += (own.identity,)
     named = _addresses("allowed_server_urls", settings.allowed_server_urls)
     allowed = tuple(dict.fromkeys((*(member.url for member in members), *named)))
     if not allowed:
@@ -74,8 +92,8 @@ def plan_pool(settings: Settings, own: OwnServers | None = None) -> PoolPlan | N
             model=settings.vlm_model,
         ),
         log_level=settings.log_level,
-        local=None if own is None else own.state_file,
-        identity=(*identity, settings.vlm_model) if members else (),
+        own=own,
+        wanted=bool(members),
     )
 
 

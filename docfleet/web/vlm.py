@@ -50,7 +50,7 @@ class VlmDoors:
         return json_of(await self._view())
 
     async def add(self, request: Request) -> Response:
-        """Add a server that the settings allow to the pool; it gets its share from now on, until the server ends."""
+        """Add a server that the settings allow to the pool; it gets its share from now on, after a restart too."""
         if self._pool is None:
             raise Forbidden(
                 "This server has no VLM pool. Start it with vlm_endpoints, or with allowed_server_urls naming the "
@@ -62,7 +62,7 @@ class VlmDoors:
         return json_of(await self._view())
 
     async def drain(self, endpoint_id: EndpointId) -> Response:
-        """Give a server nothing more. It leaves the list when it has finished what it has."""
+        """Give a server nothing more, after a restart neither. It leaves the list when it has finished what it has."""
         if self._pool is None:
             raise NotFound("This server has no VLM pool.")
         await self._pool.drain(endpoint_id)

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from loguru import logger
 
-from docfleet.errors import DocfleetError, OutOfDeviceMemory, ParseFailed, Poisoned, StorageFull
+from docfleet.errors import DocfleetError, OutOfDeviceMemory, ParseFailed, Poisoned, StorageFull, VlmUnavailable
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import cut
 from docfleet.sharding.deadlines import Deadlines, retry_delay
@@ -105,6 +105,7 @@ class Care:
             return None
         # Memory ran out because somebody else fills it: the document waits until there is some.
         short = isinstance(error, OutOfDeviceMemory) and self._claims.resting(self._slot()) is not None
-        if short or isinstance(error, StorageFull):
+        # VLM servers come back, or are added; meanwhile this worker reads what needs none.
+        if short or isinstance(error, StorageFull | VlmUnavailable):
             return Fault.NOBODY
         return None

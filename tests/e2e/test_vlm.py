@@ -211,6 +211,35 @@ def test_a_killed_server_leaves_no_router_behind(houses: list[Standin], tmp_path
         serving.process.wait()
 
 
+def test_a_document_outlives_an_outage_of_all_servers_and_a_restart_keeps_what_was_added(tmp_path: Path) -> None:
+    nobody = "http://127.0.0.1:1"
+    with standins(1, "--seconds", "0.05", "--key", "hush-5") as (house,):
+        options = ["--workers", "1", "--engines", ASKER, "--vlm-patience", "1", "--vlm-endpoints", nobody]
+        options += ["--allowed-server-urls", house.url]
+        serving = start(tmp_path / "data", *options, wait=False)
+        try:
+            wait_until(lambda: routers(serving), 120)
+            body = {"url": house.url, "api_key": "hush-5"}
+            wait_until(lambda: requests.post(f"{serving.url}/vlm/endpoints", json=body, timeout=30).ok, 60)
+        finally:
+            family = serving.family()
+            serving.process.kill()
+            serving.process.wait()
+            gone(family, 60)
+        with running(tmp_path / "data", *options) as again:
+            wait_until(lambda: endpoints(again)[house.url]["state"] == "up", 60)
+            read(again, 2)
+            house.kill()
+            files = {"files": ("pages.pdf", blank_pdf(3))}
+            job = requests.post(f"{again.url}/jobs", files=files, data={"tier": "advanced"}, timeout=60).json()
+            # As often as a document is tried whose own fault it is: this one is not at fault.
+            tried = wait_until(lambda: (j := again.get(f"/jobs/{job['job_id']}"))["attempts"] > 3 and j, 120)
+            assert tried["state"] in ("queued", "running")
+            house.begin()
+            wait_until(lambda: again.get(f"/jobs/{job['job_id']}")["state"] == "completed", 120)
+            assert "hush" not in serving.log.read_text()
+
+
 def routers(serving: Serving) -> list[psutil.Process]:
     found = []
     for process in serving.family():

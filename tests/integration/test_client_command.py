@@ -148,6 +148,33 @@ async def test_a_low_limit_of_open_files_fails_nothing(docs: Path, tmp_path: Pat
     assert b"waiting" not in err
 
 
+async def test_where_the_system_allows_few_open_files_fewer_documents_are_under_way_and_the_client_says_so(
+    docs: Path, tmp_path: Path
+) -> None:
+    under = ("sh", "-c", 'ulimit -n 100; exec "$@"', "sh")
+    async with FakeServer().serving() as server:
+        many = ("--out", tmp_path / "out", "--url", server.url, "--concurrency", "50")
+        process = await start_client(docs, *many, under=under)
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert row(out.decode(), "succeeded") == "12"
+    assert b"4 documents at the same time: the limit of open files allows no more" in err
+    assert server.most_running <= 4
+
+
+async def test_many_who_are_told_to_wait_are_a_line_a_second_and_all_are_counted(docs: Path, tmp_path: Path) -> None:
+    async def busy_once(server: FakeServer, request: web.Request, upload: Upload) -> web.StreamResponse:
+        if upload.time == 1:
+            return refuse(429, "busy", retryable=True, headers={"Retry-After": "0"})
+        return await well(server, request, upload)
+
+    async with FakeServer(busy_once).serving() as server:
+        arguments = (docs, "--out", tmp_path / "out", "--url", server.url, "--concurrency", "12")
+        status, out, err = await run_client(*arguments)
+    assert (status, row(out, "succeeded"), row(out, "refusals")) == (0, "12", "12")
+    assert 1 <= err.count("waiting ") < 12
+
+
 async def first_then_hang(server: FakeServer, request: web.Request, upload: Upload) -> web.StreamResponse:
     if len(server.uploads) <= 4:
         return await well(server, request, upload)

@@ -155,3 +155,38 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     long = Row(kind="endpoint", name="vlm." * 20, doing="3 under way, up", pages=1, failed=0, pages_per_second=1.0)
     for line in server_lines(Server(rows=(*rows(30), long)), width, 40):
         assert len(line) <= width
+
+
+async def test_where_nobody_watches_a_line_says_how_the_run_and_each_device_stand(
+    looks: Looks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks.take(progress_of(1))
+    looks.take(progress_of(4))
+    summary, screen = Summary(total=2, server=server_of(looks)), client.Screen(live=False, keep=False)
+    screen.show("", summary, None)
+    assert capsys.readouterr().err == ""
+    summary.seconds = 30.0
+    screen.show("", summary, None)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "[0/2, 0 ok, 0 failed, 0 pages, 0.0 pages/s, 0:00:30 gone, ? left] server: 2 documents running"
+    )
+    assert "; cpu 1.5/s 3 pages 0 failed 1/2 busy; cuda:0 1.5/s 3 pages 0 failed 1/1 busy; " in line
+
+
+async def test_the_tries_of_the_default_outlast_a_server_that_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def refused() -> None:
+        raise MineruError("gone", "connection_failed", retryable=True)
+
+    monkeypatch.setattr(client.asyncio, "sleep", sleep)
+    for _ in range(50):
+        slept.clear()
+        with pytest.raises(MineruError):
+            await client._persist(refused, client.Settings().retries, lambda _error, _delay: None)
+        assert 30 <= sum(slept) <= 61
+        assert len(set(slept)) == len(slept) == 6

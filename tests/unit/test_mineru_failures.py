@@ -13,13 +13,13 @@ from docfleet.errors import (
     DocumentTooLarge,
     EncryptedDocument,
     InternalError,
-    NotReady,
     OutOfDeviceMemory,
     ParseFailed,
     StorageFull,
     TierUnavailable,
     TooSlow,
     UnsupportedType,
+    VlmUnavailable,
     WorkerLost,
 )
 
@@ -60,7 +60,7 @@ def foreign_errors() -> list[tuple[BaseException, type[DocfleetError]]]:
         (HttpResponseError(401, "x"), TierUnavailable),
         (HttpResponseError(400, "x"), ParseFailed),
         (HttpResponseError(500, "x"), ParseFailed),
-        (HttpResponseError(424, "x"), NotReady),
+        (HttpResponseError(424, "x"), VlmUnavailable),
         (RequestError("Unexpected finish reason: abort"), ParseFailed),
         (RequestError("Expected exactly one model"), TierUnavailable),
         (httpx.ConnectError("x"), TierUnavailable),

@@ -126,7 +126,7 @@ class MinerUEngine:
     def read_pages(self, request: ParseRequest, tier: Tier, part: Path, progress: Progress) -> None:
         """Analyse `request.first_page..last_page` into `part`; nothing to do for what flash reads as a whole.
 
-        `progress` is called after each window of pages (16 on CPU, 64 elsewhere).
+        `progress` is called after each window of pages (4 on a CPU, 64 elsewhere).
         """
         readiness = self._readiness
         part.mkdir(parents=True, exist_ok=True)

@@ -24,13 +24,13 @@ from docfleet.errors import (
     EncryptedDocument,
     HostileDocument,
     InternalError,
-    NotReady,
     OutOfDeviceMemory,
     ParseFailed,
     StorageFull,
     TierUnavailable,
     TooSlow,
     UnsupportedType,
+    VlmUnavailable,
     WorkerLost,
 )
 
@@ -133,7 +133,7 @@ def _by_name(exc: Exception, kinds: set[str], cause: str) -> DocfleetError | Non
     if status in _PAGE_STATUSES or cut_short:
         return ParseFailed(f"No VLM server could read a page ({cause}).")
     if status == _NO_SERVER:
-        return NotReady("No VLM server answers. GET /vlm/endpoints says why; send the document again in a while.")
+        return VlmUnavailable("No VLM server answers. GET /vlm/endpoints says why; send the document again in a while.")
     if type(exc).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
         return TierUnavailable(
             f"The VLM server or the model hub does not answer as it should ({cause}). Check that it can be reached."
