@@ -24,6 +24,8 @@ class Since(StrEnum):
     FOLDER = "the data folder"
     #: Kept by the process that answers requests.
     API = "the API process"
+    #: Kept by the process that runs the machine's own VLM servers.
+    LAUNCHER = "the launcher"
     NOW = ""
 
 
@@ -123,6 +125,20 @@ _VLM = (
     _now("docfleet_vlm_endpoint_outstanding_requests", "requests that it has now", "endpoint"),
     _now("docfleet_vlm_endpoint_requests_limit", "requests at once that it gets at present", "endpoint"),
     _now("docfleet_vlm_endpoint_request_seconds", "that a request takes there, smoothed", "endpoint"),
+    _now(
+        "docfleet_vlm_server_state",
+        "1 for the state that a VLM server run by this machine is in, 0 for others",
+        "endpoint",
+        "device",
+        "state",
+    ),
+    Metric(
+        "docfleet_vlm_server_restarts_total",
+        Kind.COUNTER,
+        "how often it was started again",
+        ("endpoint", "device"),
+        Since.LAUNCHER,
+    ),
 )
 _STORAGE = (
     _now("docfleet_database_bytes", "size of the job database with its log"),

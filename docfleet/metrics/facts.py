@@ -11,6 +11,7 @@ from docfleet.records import WorkerReport, WorkerSlot
 from docfleet.store.interface import Totals
 from docfleet.store.progress import Progress
 from docfleet.store.tallies import Tallies
+from docfleet.vlm.local import LocalServer
 from docfleet.vlm.records import EndpointRow
 
 #: Parts that are read apart from one another: what is wrong with one must not hide the others.
@@ -46,6 +47,8 @@ class VlmFacts:
     #: None: the router does not answer at this moment.
     rows: Sequence[EndpointRow] | None
     waiting: int
+    #: Those that this machine runs itself.
+    servers: Sequence[LocalServer] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from docfleet.metrics.facts import PARTS, DiskFacts, Facts, StoreFacts, VlmFacts
 from docfleet.metrics.traffic import REQUEST_SECONDS, TrafficCounts
 from docfleet.records import WorkerSlot, WorkerState
 from docfleet.store.tallies import SHARD_SECONDS, Event, Tallies
+from docfleet.vlm.local import LocalState
 from docfleet.vlm.records import EndpointState
 
 _KILLS = ("silent", "deadline", "memory", "cancelled")
@@ -112,8 +113,11 @@ def _workers(facts: Facts, store: StoreFacts) -> Told:
     def state(slot: WorkerSlot) -> str:
         return (newest[slot.index].state if slot.index in newest else WorkerState.STARTING).value
 
-    for (device, word), number in Counter((slot.device, state(slot)) for slot in facts.plan).items():
-        yield Sample("docfleet_workers", number, {"device": device, "state": word})
+    standing = Counter((slot.device, state(slot)) for slot in facts.plan)
+    for device in dict.fromkeys(slot.device for slot in facts.plan):
+        # All of them: a sum over states in which there is nobody must be 0, and not nothing.
+        for word in WorkerState:
+            yield Sample("docfleet_workers", standing[device, word.value], {"device": device, "state": word.value})
     yield from _by("docfleet_spare_workers", "state", Counter(state(slot) for slot in facts.spares))
     for slot in (*facts.plan, *facts.spares):
         report = newest.get(slot.index)
@@ -157,6 +161,11 @@ def _disk(disk: DiskFacts) -> Told:
 def _vlm(vlm: VlmFacts) -> Told:
     yield Sample("docfleet_vlm_available", int(vlm.rows is not None))
     yield Sample("docfleet_vlm_waiting_requests", vlm.waiting)
+    for server in vlm.servers:
+        place = {"endpoint": server.url, "device": server.device}
+        for local in LocalState:
+            yield Sample("docfleet_vlm_server_state", int(local is server.state), {**place, "state": local.value})
+        yield Sample("docfleet_vlm_server_restarts_total", server.restarts, place)
     for row in vlm.rows or ():
         labels = {"endpoint": row.url}
         for state in EndpointState:

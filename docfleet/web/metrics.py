@@ -120,9 +120,11 @@ class MetricsDoor:
     def _vlm(self, state: dict[str, Any] | None) -> VlmFacts | None:
         if self._doors.vlm is None:
             return None
+        servers = self._doors.vlm.servers()
         if state is None:
-            return VlmFacts(rows=None, waiting=0)
-        return VlmFacts(rows=[EndpointRow.from_json(row) for row in state["endpoints"]], waiting=int(state["waiting"]))
+            return VlmFacts(rows=None, waiting=0, servers=servers)
+        rows = [EndpointRow.from_json(row) for row in state["endpoints"]]
+        return VlmFacts(rows=rows, waiting=int(state["waiting"]), servers=servers)
 
 
 def _size(path: Path) -> int:

@@ -18,6 +18,7 @@ from docfleet.metrics.catalogue import METRICS
 from docfleet.records import WorkerSlot
 from docfleet.store.admission import Limits
 from docfleet.store.tallies import Event
+from docfleet.vlm.local import LocalServer, LocalState
 from tests.exposition import Numbers, numbers_in, one
 from tests.integration.web_house import PDF, House, open_house
 from tests.serving import wait_until
@@ -66,6 +67,7 @@ def test_counters_are_what_the_store_says(house: House) -> None:
     assert one(told, "docfleet_shard_duration_seconds_count", tier="flash", stage="whole") == 2
     assert one(told, "docfleet_worker_kills_total", reason="deadline") == 1
     assert one(told, "docfleet_workers", device="cpu", state="ready") == 1
+    assert told["docfleet_workers", frozenset({("device", "cpu"), ("state", "busy")})] == 0
     assert one(told, "docfleet_worker_resident_bytes", slot="0") == 123
     assert one(told, "docfleet_spare_workers", state="starting") == 1
     assert one(told, "docfleet_max_concurrent_shards") == 3
@@ -229,6 +231,10 @@ class Pool:
     async def state(self) -> dict[str, Any] | None:
         return self.told
 
+    def servers(self) -> list[LocalServer]:
+        local = {"index": 0, "device": "cuda:0", "engine": "vllm", "url": "http://127.0.0.1:30000", "port": 30000}
+        return [LocalServer(**local, state=LocalState.LOADING, restarts=2)]
+
 
 def test_vlm_servers_are_told_by_address_and_the_router_s_absence_as_such(tmp_path: Path) -> None:
     pool = Pool()
@@ -259,6 +265,10 @@ def test_vlm_servers_are_told_by_address_and_the_router_s_absence_as_such(tmp_pa
         assert one(told, "docfleet_vlm_endpoint_pages_total", **here) == 9
         assert one(told, "docfleet_vlm_endpoint_state", **here, state="resting") == 1
         assert one(told, "docfleet_vlm_endpoint_state", **here, state="up") == 0
+        own = {"endpoint": "http://127.0.0.1:30000", "device": "cuda:0"}
+        assert one(told, "docfleet_vlm_server_state", **own, state="loading") == 1
+        assert one(told, "docfleet_vlm_server_state", **own, state="ready") == 0
+        assert one(told, "docfleet_vlm_server_restarts_total", **own) == 2
         assert ("docfleet_vlm_endpoint_request_seconds", frozenset(here.items())) not in told
         (shown,) = house.get("/status").json()["progress"]["endpoints"]
         assert shown == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import runpy
 import subprocess
 import sys
@@ -205,6 +206,13 @@ def test_the_page_of_metrics_is_what_the_catalogue_says() -> None:
         assert f"| `{name}` |" in page
 
 
-def test_workers_and_the_client_never_load_prometheus_library() -> None:
-    code = "import sys, server, docfleet.worker.assembly; sys.exit('prometheus_client' in sys.modules)"
+@pytest.mark.parametrize("page", ["docs/metrics.md", "docs/design.md", "README.md"])
+def test_what_pages_say_of_metrics_exists(page: str) -> None:
+    named = set(re.findall(r"\bdocfleet_[a-z_]+", (ROOT / page).read_text()))
+    parts = {f"{name}_bucket" for name, metric in METRICS.items() if metric.kind is Kind.HISTOGRAM}
+    assert named <= {*METRICS, *parts}
+
+
+def test_workers_never_load_the_library_of_prometheus() -> None:
+    code = "import sys, server; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -17,6 +17,7 @@ from docfleet.store.tallies import SHARD_SECONDS, DeviceTally, DurationTally, Ev
 #: Seconds over which speed is measured.
 SPEED_WINDOW = 60
 _TIERS = frozenset(tier.value for tier in Tier)
+_EVENTS = frozenset(event.value for event in Event)
 
 
 class SqliteTallies(Database):
@@ -36,7 +37,9 @@ class SqliteTallies(Database):
             failures[row["code"]] += row["attempts"]
         counted: dict[Event, dict[str, int]] = {event: {} for event in Event}
         for row in events:
-            counted[Event(row["name"])][row["kind"]] = row["value"]
+            # A later version may have counted what this one does not know.
+            if row["name"] in _EVENTS:
+                counted[Event(row["name"])][row["kind"]] = row["value"]
         return Tallies(
             devices=_devices(shards, attempts, under_way, {row["device"]: _speed(row, now) for row in speeds}),
             durations=_durations(shards),
