@@ -167,16 +167,20 @@ async def _feed(request: Request, spool: Spool, reader: BodyReader, body_limit: 
             raise InvalidRequest("The body was cut off half way. Send the request again.") from exc
         except TimeoutError:
             raise InvalidRequest(f"Nothing arrived for {STALL_SECONDS:.0f} s. Send the request again.") from None
-        if chunk is not None:
-            received += len(chunk)
-            if received > body_limit:
-                raise too_large(limit)
-            gathered += chunk
-        if gathered and (chunk is None or len(gathered) >= _CROWD.piece):
-            piece = bytes(gathered)
-            gathered.clear()  # now: while the thread is waited for, hundreds of copies would be held
+        piece, ended = chunk or b"", chunk is None
+        received += len(piece)
+        if received > body_limit:
+            raise too_large(limit)
+        # Of hundreds of bodies each copy is held while a thread is waited for: what is large enough goes on as it is.
+        if gathered or len(piece) < _CROWD.piece:
+            gathered += piece
+            full = ended or len(gathered) >= _CROWD.piece
+            piece = chunk = bytes(gathered) if full else b""
+            if full:
+                gathered.clear()
+        if piece:
             await asyncio.to_thread(spool.step, reader.feed, piece)
-        if chunk is None:
+        if ended:
             return
 
 
