@@ -184,16 +184,18 @@ async def _read(
             raise InvalidRequest("The body was cut off half way. Send the request again.") from exc
         except TimeoutError:
             raise InvalidRequest(f"Nothing arrived for {STALL_SECONDS:.0f} s. Send the request again.") from None
-        if chunk is not None:
-            received += len(chunk)
-            if received > body_limit:
-                raise too_large(limit)
-            gathered += chunk
-        if chunk is not None and len(gathered) < _CROWD.piece:
-            continue
-        piece = bytes(gathered)
-        gathered.clear()  # now: while the thread is waited for, hundreds of copies would be held
-        if chunk is None:
+        ended, piece = chunk is None, chunk or b""
+        received += len(piece)
+        if received > body_limit:
+            raise too_large(limit)
+        # Of hundreds of bodies each copy is held while a thread is waited for: what is large enough goes on as it is.
+        if gathered or len(piece) < _CROWD.piece:
+            gathered += piece
+            if not ended and len(gathered) < _CROWD.piece:
+                continue
+            piece = chunk = bytes(gathered)
+            gathered.clear()
+        if ended:
             return await asyncio.to_thread(spool.step, end, piece)
         reader = await asyncio.to_thread(spool.step, take, piece)
 
