@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from docfleet.devices.environment import MANAGED
-from tests.serving import FAULTY, ROOT, running
+from tests.serving import FAULTY, ROOT, running, wait_until
 
 #: Control groups of version 1, or of version 2.
 GROUPS = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup"))
@@ -39,7 +39,14 @@ def quota(cores: float) -> Iterator[tuple[str, ...]]:
     try:
         yield ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
     finally:
+        # The last processes of a server that was ended leave it a moment later.
+        wait_until(lambda: removed(group), 60)
+
+
+def removed(group: Path) -> bool:
+    with contextlib.suppress(OSError):
         group.rmdir()
+    return not group.exists()
 
 
 @pytest.fixture(autouse=True)
