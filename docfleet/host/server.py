@@ -24,6 +24,7 @@ from docfleet import __version__
 from docfleet.host.keeper import Keeper
 from docfleet.host.shutdown import Ending, end_children
 from docfleet.process.groups import kill_group
+from docfleet.web.manual import install_manual
 from docfleet.web.pacing import Pacing
 from docfleet.web.problems import install_error_handlers
 
@@ -74,6 +75,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self._spares = [[device] for device in spares]
         self._on_exit = on_exit
         self.app.title, self.app.version = "Docfleet", __version__
+        install_manual(self.app)
         install_error_handlers(self.app)
         self.app.add_middleware(Pacing)
         MultiPartParser.spool_max_size = _SPOOL_BYTES
