@@ -27,6 +27,7 @@ from docfleet.host.shutdown import Ending, end_children
 from docfleet.launch.companion import Companion
 from docfleet.process.groups import kill_group
 from docfleet.web.counting import install_counting
+from docfleet.web.manual import install_manual
 from docfleet.web.pacing import Pacing
 from docfleet.web.problems import install_error_handlers
 
@@ -80,6 +81,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         self._exits = exits
         self._companion = companion
         self.app.title, self.app.version = "Docfleet", __version__
+        install_manual(self.app)
         install_error_handlers(self.app)
         self.app.add_middleware(Pacing)
         install_counting(self.app)

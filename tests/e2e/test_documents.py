@@ -244,3 +244,12 @@ def test_the_description_of_the_api_is_served_with_examples(serving: Serving) ->
     assert {"/predict", "/jobs/{job_id}", "/status", "/livez", "/readyz"} <= set(document["paths"])
     assert "example" in json.dumps(document["paths"]["/predict"])
     assert document["info"]["title"] == "Docfleet"
+
+
+def test_the_addresses_are_told_at_docs_even_where_the_page_cannot_be_drawn(serving: Serving) -> None:
+    page = requests.get(f"{serving.url}/docs", timeout=30)
+    assert page.headers["content-type"].startswith("text/html")
+    # Within the element that the script draws into, if it comes.
+    listed = page.text.partition('<div id="swagger-ui">')[2].partition("<script")[0]
+    for told in ("POST /predict", "DELETE /jobs/{job_id}", "Parse documents and wait for the result", "/openapi.json"):
+        assert told in listed
