@@ -297,12 +297,19 @@ def test_a_full_disk_is_told_and_leaves_nothing(door: Door, monkeypatch: pytest.
         assert door.left() == []
 
 
-@pytest.mark.parametrize("length", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("length", [b"Content-Length: 1000000", b"Transfer-Encoding: chunked"])
 def test_what_would_fill_the_disk_is_refused_unread(door: Door, length: bytes) -> None:
     door.reserve = 2**60
     with door.connect() as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/pdf\r\n" + length + b"\r\n\r\n")
         assert connection.recv(4096).startswith(b"HTTP/1.1 507 ")
+
+
+def test_a_small_body_that_would_fill_the_disk_is_refused_once_it_is_here(door: Door) -> None:
+    door.reserve = 2**60
+    answer = requests.post(door.url, b"x" * 1000, headers={"Content-Type": "application/pdf"}, timeout=60)
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+    assert door.left() == []
 
 
 def test_other_faults_of_the_disk_are_not_called_a_full_one(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
