@@ -140,13 +140,6 @@ class ParseOptions(BaseModel):
             raise ValueError("is not valid Unicode text") from None
         return value
 
-    @field_validator("start_page_id", "end_page_id", mode="before")
-    @classmethod
-    def _empty_page(cls, value: Any, info: Any) -> Any:
-        if value == "":
-            return 0 if info.field_name == "start_page_id" else None
-        return value
-
     @field_validator("end_page_id", mode="after")
     @classmethod
     def _open_end(cls, value: int | None) -> int | None:
@@ -185,11 +178,14 @@ class ParseOptions(BaseModel):
 def parse_options(raw: Mapping[str, Any] | None) -> ParseOptions:
     """Validate what came from outside: JSON values, or form fields where everything is text.
 
+    Empty text is an option that was not given: forms send every field, filled in or not.
+
     Raises:
         InvalidOption: an unknown name or an unusable value; the message names each.
     """
     try:
-        return ParseOptions.model_validate(dict(raw or {}))
+        given = {k: v for k, v in (raw or {}).items() if v != "" or k not in ParseOptions.model_fields}
+        return ParseOptions.model_validate(given)
     except ValidationError as exc:
         raise InvalidOption(_explain(exc)) from None
     except ValueError as exc:

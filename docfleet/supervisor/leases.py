@@ -66,7 +66,8 @@ class LeaseKeeper:
             if shard.stage in (Stage.DOCUMENT, Stage.WHOLE):
                 remove_tree(self._folder.result(shard.job_id, shard.attempt))
             tidy_ended(self._folder, self._store, shard.job_id)
-            logger.warning("job {} worker {}: {}", shard.job_id, owner.pid, cause.message)
+            excused = " This is not held against the document." if fault is Fault.NOBODY else ""
+            logger.warning("job {} worker {}: {}{}", shard.job_id, owner.pid, cause.message, excused)
         if broken is not None:
             # Last: no trouble with counting may keep anything from being put in order.
             self._store.count_event(Event.WORKER_KILL, broken.limit)

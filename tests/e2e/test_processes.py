@@ -186,6 +186,7 @@ def test_an_accepted_document_is_finished_after_everything_was_killed_and_starte
         for name in names:
             wait_until(lambda name=name: again.get(f"/jobs/{name}")["state"] == "completed", message=name)
         assert again.get("/status")["totals"]["completed"] == 2
+        assert "not held against the document" in again.log.read_text()
 
 
 def test_a_second_server_on_the_same_data_folder_is_refused(tmp_path: Path) -> None:

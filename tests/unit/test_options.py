@@ -76,6 +76,12 @@ def test_what_cannot_be_done_is_refused_by_name(raw: dict[str, Any], word: str) 
         parse_options(raw)
 
 
+def test_a_field_of_a_form_that_was_left_empty_is_one_that_was_not_given() -> None:
+    assert parse_options(dict.fromkeys(ParseOptions.model_fields, "")) == parse_options({})
+    with pytest.raises(InvalidOption, match="colour"):
+        parse_options({"colour": ""})
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
