@@ -34,7 +34,7 @@ def take_pool(settings: Settings, folder: DataFolder, own: OwnServers | None = N
     if pool is not None:
         for variable in _NOT_INHERITED:
             os.environ.pop(variable, None)
-        members = changed(pool.members, Changes(folder.vlm_changes).read(pool.allowed))
+        members = changed(pool.members, Changes(folder.vlm_changes).read(pool.lasting))
         for member in set(pool.members) - set(members):
             logger.info("VLM server {} was drained and stays out; POST /vlm/endpoints brings it back", member.url)
         pool = replace(pool, members=members, changes=folder.vlm_changes)

@@ -42,7 +42,7 @@ class Keeper:
         self._plan = plan
         self._kept = None if plan.changes is None else Changes(plan.changes)
         #: In the order in which they were made; one process after the other keeps the pool of one server.
-        self._changes = {} if self._kept is None else self._kept.read(plan.allowed)
+        self._changes = {} if self._kept is None else self._kept.read(plan.lasting)
         self._members = {member.url: member for member in changed(plan.members, self._changes)}
         #: Keys outlive their members: a drained server may return.
         self._keys = {member.url: member.key for member in plan.members}
@@ -129,8 +129,9 @@ class Keeper:
 
     async def _keep_change(self, url: str, change: Change) -> None:
         changes = {other: made for other, made in self._changes.items() if other != url} | {url: change}
-        if self._kept is not None:
-            await asyncio.to_thread(self._kept.write, changes)
+        if self._kept is not None and url in self._plan.lasting:
+            lasting = {other: made for other, made in changes.items() if other in self._plan.lasting}
+            await asyncio.to_thread(self._kept.write, lasting)
         self._changes = changes
 
     async def _declare(self) -> None:

@@ -50,6 +50,11 @@ class PoolPlan:
         return self.wanted or bool(self.members)
 
     @property
+    def lasting(self) -> frozenset[str]:
+        """Addresses of which changes outlive the server: those that this machine gave itself mean nothing tomorrow."""
+        return frozenset(self.allowed).difference(() if self.own is None else self.own.urls)
+
+    @property
     def local(self) -> Path | None:
         """Where the launcher tells of the members that run on this machine (`docfleet.vlm.local`), if any do."""
         return None if self.own is None else self.own.state_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from starlette.responses import Response
 
 from docfleet.errors import Cancelled, NotFound
 from docfleet.files import is_job_id, remove_tree
-from docfleet.records import Job, Shard
+from docfleet.records import Job, JobState, Shard
 from docfleet.web.answers import ASK_AGAIN, Addresses, Answers, json_of
 from docfleet.web.doors import Doors
 from docfleet.web.madefiles import file_response, locate
@@ -57,8 +58,10 @@ class JobDoors:
         removed = await run_sync(partial(self._cancel_or_remove, job))
         if removed:
             return Response(status_code=204)
-        job = await find_job(self._doors, job_id)
-        return json_of(await run_sync(partial(self._view, job, Addresses.of(request))))
+        # Who deletes it twice at once may have had it removed meanwhile.
+        found = await run_sync(partial(self._doors.store.job, job.id))
+        cancelled = found or replace(job, state=JobState.CANCELLED)
+        return json_of(await run_sync(partial(self._view, cancelled, Addresses.of(request))))
 
     def _cancel_or_remove(self, job: Job) -> bool:
         store, files = self._doors.store, self._doors.folder.job(job.id)

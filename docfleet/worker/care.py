@@ -82,6 +82,10 @@ class Care:
         pages = claim.last_page - claim.first_page + 1
         self._claims.limit(claim, self._deadlines.seconds(claim.stage, work.choice.tier, pages))
 
+    def holds(self, claim: Claim) -> bool:
+        """Return whether the shard is still this worker's. False: the job was cancelled, or given to another."""
+        return self._claims.beat(claim, 0)
+
     def ended_job(self, claim: Claim, error: DocfleetError) -> bool:
         """Record that the attempt failed. Return whether the job ended with it.
 

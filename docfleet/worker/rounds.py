@@ -165,7 +165,7 @@ class Rounds:
             work = self._care.prepared(steps.decode_request(claim))
             return CUT if work is None else self._read(steps, work)
         except LeaseLost:
-            logger.warning("job {} attempt {}: the lease was lost, work stopped", claim.job_id, claim.attempt)
+            self._tell_lost(claim)
         except WorkerLost as exc:
             # A process that works for the engine died, and as with the worker itself nobody knows of what: the
             # supervisor judges both, and what is left of the engine's pools goes, too.
@@ -195,8 +195,15 @@ class Rounds:
         return self._frugality.perform(attempt, again)
 
     def _fail_unforeseen(self, claim: Claim, exc: BaseException) -> None:
+        if not _insist(partial(self._care.holds, claim)):
+            # Cancelled: its folders went before the heart knew.
+            self._tell_lost(claim)
+            return
         logger.opt(exception=exc).error("job {} attempt {} failed", claim.job_id, claim.attempt)
         self._fail(claim, ParseFailed(f"The document could not be parsed ({type(exc).__name__}: {exc})."))
+
+    def _tell_lost(self, claim: Claim) -> None:
+        logger.warning("job {} attempt {}: the lease was lost, work stopped", claim.job_id, claim.attempt)
 
     def _fail(self, claim: Claim, error: DocfleetError) -> None:
         if _insist(partial(self._care.ended_job, claim, error)):

@@ -45,6 +45,9 @@ def test_a_job_in_the_middle_of_short_pages_is_cancelled_and_its_worker_goes_on(
     wait_until(lambda: [path.name for path in (serving.data / "jobs").iterdir()] == [answer["job_id"]])
     result = requests.get(f"{serving.url}/jobs/{job}/result", timeout=10)
     assert (result.status_code, result.json()["error"]["code"]) == (409, "cancelled")
+    # Its folders went while it wrote to them; nobody need be told of that.
+    told = [line for line in serving.log.read_text().splitlines() if job in line]
+    assert not [line for line in told if " ERROR " in line], told
 
 
 def test_a_job_in_the_middle_of_an_endless_page_is_cancelled_by_ending_its_worker(serving: Serving) -> None:

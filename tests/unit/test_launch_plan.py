@@ -193,6 +193,8 @@ def test_addresses_join_the_pool_without_keys_and_results_do_not_depend_on_the_p
         ("http://127.0.0.1:30000", ""),
     ]
     assert "http://127.0.0.1:30000" in one.allowed
+    # What is drained of them comes back with the next start, at whatever port.
+    assert one.lasting == {"http://a:1"}
     assert one.identity == two.identity == ("http://a:1", "local:vllm", "")
 
 
