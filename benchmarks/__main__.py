@@ -26,6 +26,7 @@ SUITE: dict[str, list[str]] = {
     "fast_shards": [],
     "vlm_pool": [],
     "cpu_scaling": [],
+    "bad_pages": [],
     "metrics": [],
 }
 
