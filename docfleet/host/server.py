@@ -133,8 +133,7 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
         gone: BaseProcess = self.inference_workers[worker_id]
         if gone.pid is not None:
             kill_group(gone.pid)
-        may_start = self._exits is None or self._exits.may_start(worker_id, gone, loaded=self._loaded(worker_id))
-        if not may_start or self.ending.has_begun():
+        if self.ending.has_begun() or not self._may_start(worker_id, gone):
             # LitServe's monitor finds the dead one in its place at its next look.
             return gone
         try:
@@ -150,6 +149,16 @@ class FleetServer(ls.LitServer):  # type: ignore[misc]
     def _launch(self, lit_api: ls.LitAPI, worker_id: int) -> BaseProcess:
         started: BaseProcess = super().launch_single_inference_worker(lit_api, worker_id)
         return started
+
+    def _may_start(self, number: int, gone: BaseProcess) -> bool:
+        if self._exits is None:
+            return True
+        try:
+            loaded = self._loaded(number)
+        except (OSError, EOFError):
+            # LitServe's manager, which keeps that, is gone, and with it the server. An exception would end the monitor.
+            return False
+        return self._exits.may_start(number, gone, loaded=loaded)
 
     def _loaded(self, number: int) -> bool:
         """Return whether the newest process of that number had its engines loaded, as LitServe noted."""

@@ -174,9 +174,11 @@ def test_the_server_ends_with_an_error_when_the_hosts_manager_is_killed(tmp_path
 def test_an_accepted_document_is_finished_after_everything_was_killed_and_started_again(tmp_path: Path) -> None:
     data = tmp_path / "data"
     serving = start(data, "--workers", "1", "--engines", FAULTY)
-    in_background(serving, "sleep-1-a.pdf", pages=2)
+    in_background(serving, "sleep-2-a.pdf", pages=2)
+    # The one that is read when all is killed; the other waits.
+    wait_until(lambda: busy_worker(serving))
     in_background(serving, "b.pdf")
-    wait_until(lambda: busy_worker(serving) and len(list(data.glob("jobs/*/source.pdf"))) == 2)
+    wait_until(lambda: serving.get("/status")["queue"]["queued_jobs"] == 1)
     family = serving.family()
     for process in family:
         process.kill()
