@@ -174,7 +174,7 @@ def test_a_killed_launcher_takes_servers_along_and_what_it_could_not_the_next_on
     one.process.kill()
     guard.kill()
     gone([process for process in family if process not in (guard, *stranded)])
-    assert all(process.is_running() for process in stranded)
+    assert any(process.is_running() for process in stranded)
     two = launchers.start()
     gone(stranded, 60)
     two.wait(READY, READY)
