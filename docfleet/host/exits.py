@@ -54,11 +54,19 @@ class Exits:
     def _tell(self, number: int, pid: int, status: int, *, loaded: bool) -> float:
         """Record the end. Return the seconds until the next try."""
         with closing(open_store(self._database)) as store:
-            if store.record_exit(pid, status) or loaded:
+            seated = loaded or any(worker.identity.pid == pid for worker in store.workers())
+            blamed = None if seated else self._blamed_slot(store, number, pid)
+            # Once for each end, for it is counted there; after a slot stands for it, for that slot's words.
+            store.record_exit(pid, status)
+            if blamed is None:
                 return 0.0
-            return self._blame_a_slot(store, number, ProcessIdentity(pid=pid, started=_NEVER), status)
+            row = next(row for row in store.workers() if row.slot == blamed)
+            logger.warning("a worker process ended ({}) before it could take a slot: {}", status, row.detail)
+            return max(0.0, row.retry_at - time.time())
 
-    def _blame_a_slot(self, store: SqliteStore, number: int, identity: ProcessIdentity, status: int) -> float:
+    def _blamed_slot(self, store: SqliteStore, number: int, pid: int) -> int | None:
+        """Put the process that ended into a free slot. None: every slot is served, whoever would come is not needed."""
+        identity = ProcessIdentity(pid=pid, started=_NEVER)
         for slot in sorted(self._slots, key=lambda slot: slot.index != number):
             report = WorkerReport(
                 slot=slot.index,
@@ -69,12 +77,8 @@ class Exits:
             )
             if store.announce(report):
                 store.retire(slot.index, identity, "")
-                store.record_exit(identity.pid, status)
-                row = next(row for row in store.workers() if row.slot == slot.index)
-                logger.warning("a worker process ended ({}) before it could take a slot: {}", status, row.detail)
-                return max(0.0, row.retry_at - time.time())
-        # Every slot is served: whoever would come now is not needed soon.
-        return 0.0
+                return slot.index
+        return None
 
 
 def begin_run(database: Path) -> None:

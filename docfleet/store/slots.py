@@ -43,11 +43,10 @@ class Slots(Claims, Protocol):
         """
         ...
 
-    def record_exit(self, pid: int, status: int) -> bool:
+    def record_exit(self, pid: int, status: int) -> None:
         """Record how the process ended that has a slot, for people to see. Negative: by that signal.
 
-        Returns:
-            False: no slot is, or was, that process's.
+        Call it once for each end: it is counted, whether or not the process had a slot.
         """
         ...
 

@@ -15,6 +15,7 @@ from docfleet.host.exits import Exits
 from docfleet.process.identity import identify
 from docfleet.records import ProcessIdentity, WorkerReport, WorkerSlot, WorkerState
 from docfleet.store.sqlite import open_store
+from docfleet.store.tallies import Event
 
 SLOTS = tuple(WorkerSlot(index=index, device="cpu", environment={}) for index in range(2))
 
@@ -51,6 +52,8 @@ def test_a_process_that_ended_before_it_had_a_slot_makes_the_next_one_wait_and_i
     report = workers(tmp_path / "store.db")[0]
     assert report.crashes == 2
     assert "2 times in a row" in report.detail
+    with closing(open_store(tmp_path / "store.db")) as store:
+        assert store.tallies().events[Event.WORKER_EXIT] == {"status_7": 2}
 
 
 def test_the_end_of_a_process_that_had_a_slot_or_was_loaded_delays_nobody(tmp_path: Path) -> None:

@@ -70,12 +70,11 @@ class SqliteSlots(Database):
             connection.execute(sql("seat"), dict(leaving) | went)
         return True
 
-    def record_exit(self, pid: int, status: int) -> bool:
-        """Record how the process ended that has a slot, and count it. False: it has none."""
+    def record_exit(self, pid: int, status: int) -> None:
+        """Record how the process ended that has a slot, and count it."""
         with self._writing(durable=False) as connection:
-            known = connection.execute(sql("record_exit"), {"pid": pid, "status": status}).rowcount > 0
+            connection.execute(sql("record_exit"), {"pid": pid, "status": status})
             count_event(connection, Event.WORKER_EXIT, _kind_of_exit(status))
-        return known
 
     def forgive(self) -> None:
         """Forget what went wrong at the start of workers."""
