@@ -18,7 +18,7 @@ from docfleet.store.sqlite.poison import enter_last
 from docfleet.store.sqlite.reuse import follow
 from docfleet.store.sqlite.rows import text
 from docfleet.store.sqlite.statements import sql
-from docfleet.store.sqlite.tallies import SPEED_WINDOW
+from docfleet.store.sqlite.tallies import SPEED_WINDOW, recent_speed
 
 
 class SqliteAdmission(Database):
@@ -100,9 +100,8 @@ def _backlog(connection: sqlite3.Connection, now: float) -> Backlog:
     second = int(now)
     row = first(connection, "backlog", since=second - SPEED_WINDOW, now=second)
     assert row is not None, "the schema puts it there"
-    # From the first page of the last minute on: a server that has just begun is not as slow as the minute's mean.
-    seconds = max(1, second - (row["recent_since"] or second) + 1)
-    return Backlog(jobs=row["jobs"], pages=row["pages"], pages_per_second=row["recent_pages"] / seconds)
+    speed = recent_speed(row["recent_pages"], row["recent_since"], second)
+    return Backlog(jobs=row["jobs"], pages=row["pages"], pages_per_second=speed)
 
 
 def _check_plan(shards: Sequence[ShardPlan]) -> None:

@@ -41,7 +41,12 @@ class SqliteTallies(Database):
             if row["name"] in _EVENTS:
                 counted[Event(row["name"])][row["kind"]] = row["value"]
         return Tallies(
-            devices=_devices(shards, attempts, under_way, {row["device"]: _speed(row, now) for row in speeds}),
+            devices=_devices(
+                shards,
+                attempts,
+                under_way,
+                {row["device"]: recent_speed(row["pages"], row["recent_since"], now) for row in speeds},
+            ),
             durations=_durations(shards),
             failures=dict(failures),
             events=counted,
@@ -110,9 +115,15 @@ def record_speed(connection: sqlite3.Connection, pages: int, now: float, slot: i
     connection.execute(sql("forget_speed"), {"before": second - 2 * SPEED_WINDOW})
 
 
-def _speed(row: sqlite3.Row, now: int) -> float:
-    # From the first page of the last minute on: a server that has just begun is not as slow as the minute's mean.
-    return float(row["pages"] / max(1, now - row["recent_since"] + 1))
+def recent_speed(pages: int, since: int | None, now: int) -> float:
+    """Return pages a second over the last minute, or the part of it in which there was work.
+
+    Args:
+        pages: finished in the last minute.
+        since: second of the first of them; None: there was none.
+        now: this second. A server that has just begun is not as slow as the minute's mean.
+    """
+    return pages / max(1, now - (since or now) + 1)
 
 
 def _devices(
