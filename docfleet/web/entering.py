@@ -38,6 +38,11 @@ class Entered:
     job: Job | None = None
     error: DocfleetError | None = None
 
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self.job is None or self.job.state.final
+
 
 class Entering:
     """Takes the documents of requests in."""

@@ -46,7 +46,7 @@ class Predict:
         entered = await self._entering.enter(request, terms, wait=self._doors.admission.wait)
         answers = Answers(self._doors.folder, Addresses.of(request))
         try:
-            settled = entered if _ended(entered) else await or_gone(request, self._settle(entered))
+            settled = entered if all(one.settled for one in entered) else await or_gone(request, self._settle(entered))
         except ClientDisconnect:
             await asyncio.shield(self._abandon(entered))
             raise
@@ -62,7 +62,7 @@ class Predict:
         return list(await asyncio.gather(*(self._end_of(one) for one in entered)))
 
     async def _end_of(self, one: Entered) -> Entered:
-        if one.job is None or one.job.state.final:
+        if one.job is None or one.settled:
             return one
         try:
             await self._doors.watch.wait(one.job.id, self._doors.wait_timeout)
@@ -85,10 +85,6 @@ class Predict:
             if await run_sync(partial(self._doors.store.cancel, job.id, _ABANDONED, even_kept=False)):
                 await run_sync(partial(remove_tree, self._doors.folder.job(job.id)))
                 logger.info("job {} cancelled: its caller left", job.id)
-
-
-def _ended(entered: Sequence[Entered]) -> bool:
-    return all(one.job is None or one.job.state.final for one in entered)
 
 
 async def or_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
