@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from pathlib import Path
 
 from docfleet.errors import ConfigurationError
+from docfleet.process.locks import lock_within
 
 #: Seconds to wait for a server that is just ending; its children leave within a second of it.
 _PATIENCE = 10.0
@@ -23,16 +22,9 @@ def hold_folder(root: Path) -> int:
         descriptor = os.open(root / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as exc:
         raise ConfigurationError(f"The data folder {root} cannot be written: {exc.strerror}.") from None
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise ConfigurationError(
-                    f"Another server uses the data folder {root}. Stop it, or give this one its own with --data-dir."
-                ) from None
-            time.sleep(0.1)
-        else:
-            return descriptor
+    if not lock_within(descriptor, _PATIENCE):
+        os.close(descriptor)
+        raise ConfigurationError(
+            f"Another server uses the data folder {root}. Stop it, or give this one its own with --data-dir."
+        )
+    return descriptor

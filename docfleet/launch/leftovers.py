@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from docfleet.errors import ConfigurationError
 from docfleet.launch.orders import STATE_FILE
 from docfleet.process.groups import kill_group_of
+from docfleet.process.locks import lock_within
 from docfleet.vlm.local import read_servers
 
 _LOCK = "launcher.lock"
 #: Seconds that the launcher of a killed server gets to notice it.
 _PATIENCE = 5.0
-_LOOK = 0.05
 
 
 def end_leftovers(folder: Path) -> None:
@@ -63,21 +61,10 @@ def only_one(folder: Path) -> Iterator[None]:
     except OSError as exc:
         raise ConfigurationError(f"The folder {folder} of the VLM servers cannot be used: {exc.strerror}.") from None
     try:
-        deadline = time.monotonic() + _PATIENCE
-        while not _locked(descriptor):
-            if time.monotonic() > deadline:
-                raise ConfigurationError(
-                    f"Another launcher keeps its VLM servers in {folder}; stop it, or name another folder."
-                )
-            time.sleep(_LOOK)
+        if not lock_within(descriptor, _PATIENCE):
+            raise ConfigurationError(
+                f"Another launcher keeps its VLM servers in {folder}; stop it, or name another folder."
+            )
         yield
     finally:
         os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
