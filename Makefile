@@ -34,7 +34,7 @@ serve: setup                       ## the server, on http://127.0.0.1:8000
 	@$(BIN)/python server.py
 
 test: setup-dev                    ## the whole suite
-	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --max-worker-restart 2
 
 chaos: setup-dev                   ## the storm of SIGKILLs in full: 100 kills, 60 documents and more
 	@DOCFLEET_STORM=full $(BIN)/python -m pytest tests/e2e/test_chaos.py -s

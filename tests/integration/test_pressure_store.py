@@ -66,7 +66,7 @@ def test_workers_that_ask_at_the_same_moment_do_not_get_more_than_the_cap(room: 
     for _ in range(8):
         accept(room.store)
     room.store.set_max_concurrent(3)
-    start, claims = threading.Barrier(8), list[Claim]()
+    start, claims = threading.Barrier(8, timeout=60), list[Claim]()
 
     def ask(number: int) -> None:
         with room.another() as store:

@@ -49,7 +49,7 @@ def process(target: Callable[..., None], *args: object) -> Iterator[tuple[BasePr
 def together(count: int, target: Callable[..., object], *args: object) -> list[object]:
     """Return what `target(*args)` returned in each of `count` processes that began at the same moment."""
     results = CONTEXT.SimpleQueue()
-    barrier = CONTEXT.Barrier(count)
+    barrier = CONTEXT.Barrier(count, timeout=60)
     children = [CONTEXT.Process(target=_answer, args=(results, barrier, target, *args)) for _ in range(count)]
     for child in children:
         child.start()

@@ -378,6 +378,22 @@ def test_a_store_carried_over_a_fork_is_refused_in_the_child_and_unharmed_in_the
 # --- threads -----------------------------------------------------------------------------------------------------
 
 
+def test_opening_is_not_refused_while_another_closes(path: Path) -> None:
+    opened: list[int] = []
+
+    def come_and_go() -> None:
+        for _ in range(100):
+            with open_store(path) as mine:
+                opened.append(mine.totals().completed)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 400
+
+
 def test_threads_share_one_store_and_no_shard_goes_twice(store: SqliteStore) -> None:
     accept_cut(store, *((page, page) for page in range(100)))
     claimed: list[int] = []

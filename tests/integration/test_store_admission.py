@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 def test_the_backlog_never_exceeds_its_bound_however_many_enter_at_once(tmp_path: Path) -> None:
     path = tmp_path / "docfleet.db"
-    start = threading.Barrier(8)
+    start = threading.Barrier(8, timeout=60)
     over: list[int] = []
 
     def enter(_: int) -> int:
@@ -92,7 +92,7 @@ def keyed(key: str, fingerprint: str = "a", **more: object) -> Terms:
 
 def test_one_key_is_one_job_however_many_send_it_at_once(tmp_path: Path) -> None:
     path = tmp_path / "docfleet.db"
-    start = threading.Barrier(8)
+    start = threading.Barrier(8, timeout=60)
 
     def enter(_: int) -> str:
         with open_store(path) as mine:

@@ -57,8 +57,10 @@ class Database:
         with translated(path, opening=True), ExitStack() as opened:
             self._presence: int | None = prepare(path)
             opened.callback(os.close, self._presence)
-            # The wait for the write lock is `_begin`'s.
-            self._writer = opened.enter_context(closing(connect(path, patience=0.0)))
+            self._writer = opened.enter_context(closing(connect(path)))
+            # From here on the wait for the write lock is `_begin`'s. Not before: whoever closes the last connection
+            # holds the file for a moment, and connecting waits for that.
+            self._writer.execute("PRAGMA busy_timeout = 0")
             self._reader = opened.enter_context(closing(connect(path)))
             self._watcher = opened.enter_context(closing(connect(path)))
             self._reader.execute("PRAGMA query_only = ON")

@@ -24,9 +24,9 @@ _OLDEST_SQLITE = (3, 37, 0)
 _LOG_LIMIT = 64 * 1024 * 1024
 
 
-def connect(path: Path, *, patience: float = PATIENCE) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """Open a connection in autocommit mode, usable from any thread (one at a time)."""
-    connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     try:
         connection.execute("PRAGMA foreign_keys = ON")
