@@ -6,11 +6,13 @@ import heapq
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from docfleet.vlm.endpoint import Endpoint
 from docfleet.vlm.pool import Pool
-from docfleet.vlm.records import Member, PoolSettings
+from docfleet.vlm.records import PAGE_KIND, Member, PoolSettings
+
+LAYOUT, LINE = PAGE_KIND, "Text Recognition"
 
 
 @dataclass
@@ -19,7 +21,7 @@ class PaperServer:
 
     seconds: float
     slots: int = 1
-    #: Share of the time that every second request takes: a line of a page beside its layout.
+    #: Share of the time that a line of a page takes beside its layout.
     light: float = 1.0
     #: Seconds of the run between which every request is refused at once.
     dead: tuple[float, float] = (0.0, 0.0)
@@ -50,6 +52,16 @@ class Outcome:
     failures: int
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request that waits."""
+
+    kind: str
+    avoid: frozenset[str] = frozenset()
+    #: Called when it was answered.
+    then: Callable[[], None] = lambda: None
+
+
 def url_of(name: str) -> str:
     return f"http://{name}.example"
 
@@ -64,8 +76,8 @@ class Run:
         self.pool.declare([Member(url=url) for url in self.servers], 0.0)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._sent = itertools.count()
-        self.waiting: deque[frozenset[str]] = deque()
+        self._asked = itertools.count()
+        self.waiting: deque[Asked] = deque()
         self.pages: Counter[str] = Counter()
         self.failures = 0
 
@@ -73,20 +85,46 @@ class Run:
         heapq.heappush(self._events, (time, next(self._order), event))
 
     def go(self, pages: int, at_once: int = 10_000) -> Outcome:
+        """Layouts and lines in turn, so many at once."""
         left = pages
         begun = self.now
-        self.waiting.extend([frozenset()] * min(at_once, left))
-        left -= len(self.waiting)
-        goal = sum(self.pages.values()) + pages
+
+        def ask(more: int) -> None:
+            nonlocal left
+            for _ in range(min(more, left)):
+                left -= 1
+                kind = LINE if next(self._asked) % 2 else LAYOUT
+                self.waiting.append(Asked(kind, then=lambda: ask(1)))
+
+        ask(at_once)
+        return self._run_until(sum(self.pages.values()) + pages, begun)
+
+    def go_in_windows(self, documents: list[int], window: int = 16) -> Outcome:
+        """As MinerU's client: of each document, a window of pages at once, each a layout and then a line."""
+        begun = self.now
+
+        def read(left: int) -> None:
+            under_way = pages = min(window, left)
+
+            def read_page() -> None:
+                nonlocal under_way
+                under_way -= 1
+                if not under_way:
+                    read(left - pages)
+
+            for _ in range(pages):
+                self.waiting.append(Asked(LAYOUT, then=lambda: self.waiting.append(Asked(LINE, then=read_page))))
+
+        for document in documents:
+            read(document)
+        return self._run_until(sum(self.pages.values()) + 2 * sum(documents), begun)
+
+    def _run_until(self, goal: int, begun: float) -> Outcome:
         self._check_health()
         while sum(self.pages.values()) < goal:
             self._dispatch()
             self.now, _, event = heapq.heappop(self._events)
-            before = sum(self.pages.values())
             event()
-            done = sum(self.pages.values()) - before
-            self.waiting.extend([frozenset()] * min(done, left))
-            left -= min(done, left)
         return Outcome(self.now - begun, self.pages, self.failures)
 
     def _check_health(self) -> None:
@@ -98,35 +136,40 @@ class Run:
         self.at(self.now + 1.0, self._check_health)
 
     def _dispatch(self) -> None:
-        for avoid in list(self.waiting):
-            endpoint = self.pool.pick(None, len(self.waiting), avoid, self.now)
+        like = Counter(asked.kind for asked in self.waiting)
+        blocked = set[str]()
+        for asked in list(self.waiting):
+            if asked.kind in blocked:
+                continue
+            endpoint = self.pool.pick(None, asked.kind, like[asked.kind], asked.avoid, self.now)
             if endpoint is not None:
-                self.waiting.remove(avoid)
-                self._send(endpoint, avoid)
-            elif not avoid:
-                return
+                like[asked.kind] -= 1
+                self.waiting.remove(asked)
+                self._send(endpoint, asked)
+            elif not asked.avoid:
+                blocked.add(asked.kind)
 
-    def _send(self, endpoint: Endpoint, avoid: frozenset[str]) -> None:
+    def _send(self, endpoint: Endpoint, asked: Asked) -> None:
         server, sent = self.servers[endpoint.url], self.now
-        load = endpoint.started(sent)
+        load = endpoint.started(asked.kind, sent)
         server.held += 1
         server.most_held = max(server.most_held, server.held)
         dead, refused = server.is_dead(sent), bool(server.refuses_over) and server.held > server.refuses_over
-        light = next(self._sent) % 2 == 1
-        ends = sent + 0.01 if dead or refused else server.answers_at(sent, light)
+        ends = sent + 0.01 if dead or refused else server.answers_at(sent, asked.kind == LINE)
 
         def end() -> None:
             server.held -= 1
             if refused:
                 endpoint.congested(self.now, None)
-                self.waiting.appendleft(avoid)
+                self.waiting.appendleft(asked)
             elif dead or (sent < server.dead[0] < self.now):
                 self.failures += 1
                 endpoint.failed(self.now, "dead on paper", final=False)
-                self.waiting.appendleft(avoid | {endpoint.url})
+                self.waiting.appendleft(replace(asked, avoid=asked.avoid | {endpoint.url}))
             else:
                 self.pages[endpoint.url] += 1
-                endpoint.succeeded(self.now - sent, load, self.now, "line" if light else "layout")
-            endpoint.ended(self.now)
+                endpoint.succeeded(asked.kind, self.now - sent, load, self.now)
+                asked.then()
+            endpoint.ended(asked.kind, self.now)
 
         self.at(ends, end)

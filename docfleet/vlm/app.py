@@ -75,7 +75,7 @@ class App:
         try:
             # Twice: as it came, for another try, and as it goes out.
             async with self.budget.hold(2 * size):
-                reply = await self.router.send(_selection(request), read)
+                reply = await self.router.send(_selection(request), size, read)
         except NotAllowed:
             return _error(403, "forbidden", "This server may not use that VLM server.")
         except Unanswered as exc:

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 
 from docfleet.addresses import address_id
 from docfleet.vlm.breaker import Breaker, Circuit
-from docfleet.vlm.limit import AdaptiveLimit
+from docfleet.vlm.flow import Flow, smoothed
+from docfleet.vlm.limit import Ceiling
 from docfleet.vlm.records import PAGE_KIND, EndpointRow, EndpointState, Member
 
-#: Share of the newest request in the smoothed figures.
-_NEWEST = 0.25
-#: Kinds of requests that are told apart; MinerU has five.
+#: Kinds of requests that are told apart, MinerU has five; the others are one together.
 _KINDS = 16
-#: Seconds without a request after which half of what was learnt of a slow server is forgotten: it gets another chance.
-_FORGET_SECONDS = 60.0
+_OTHERS = ""
+#: Half of what was learnt of a slow server is forgotten when it had nothing to do for so many times what a request
+#: takes there: it gets another chance, the sooner the less that costs.
+_FORGET_PACES = 10.0
 #: Seconds that a server rests which says that it has too much to do, and not for how long; doubled each time.
 _REST = 0.5
 _LONGEST_REST = 30.0
@@ -23,7 +24,7 @@ _WINDOW = 60.0
 
 
 class Endpoint:
-    """One server: its limit, its breaker, its measured speed."""
+    """One server: its flows, one for each kind of request, and its breaker."""
 
     def __init__(self, member: Member, *, pooled: bool, most: int, now: float) -> None:
         self.member = member
@@ -31,8 +32,6 @@ class Endpoint:
         self.draining = False
         self.model = ""
         self.breaker = Breaker()
-        self.limit = AdaptiveLimit(most)
-        self.in_flight = 0
         #: Seconds a request takes; None before the first.
         self.seconds: float | None = None
         #: When it was last of use to somebody.
@@ -40,9 +39,10 @@ class Endpoint:
         self._done = 0
         self._failed = 0
         self._pages = 0
-        #: By kind of request: seconds of the server's time, which is what one takes, shared by those there at once.
-        #: A page's layout takes many times as long as a line of it: only like is compared with like.
-        self.paces: dict[str, float] = {}
+        #: By kind of request. A page's layout takes many times as long as a line of it: like is compared with like.
+        self._flows: dict[str, Flow] = {}
+        self._most = most
+        self._ceiling = Ceiling(most)
         self._rests_until = 0.0
         self._rest = _REST
         self._ends: deque[float] = deque(maxlen=6000)
@@ -58,64 +58,96 @@ class Endpoint:
         """Whether no answer can be hoped for at present."""
         return self.draining or self.breaker.lost
 
-    def may_send(self, now: float, heaviest: str | None = None) -> bool:
-        """Return whether it may be sent one more request now.
+    @property
+    def in_flight(self) -> int:
+        """Requests that it has, of all kinds."""
+        return sum(flow.in_flight for flow in self._flows.values())
 
-        One at a time until it has answered one of the kind that takes longest.
+    @property
+    def flows(self) -> Mapping[str, Flow]:
+        """Its requests by kind."""
+        return self._flows
+
+    def flow(self, kind: str) -> Flow:
+        """Return its requests of one kind."""
+        if kind not in self._flows:
+            kind = kind if len(self._flows) < _KINDS else _OTHERS
+            self._flows.setdefault(kind, Flow(self._most))
+        return self._flows[kind]
+
+    def may_send(self, kind: str, now: float, measure: str | None = None) -> bool:
+        """Return whether it may be sent one more request of this kind now.
+
+        One at a time, of whatever kind, until it has answered one of the kind that servers are measured by.
         """
-        known = bool(self.paces) and (heaviest is None or heaviest in self.paces)
-        room = self.limit.value if known else 1
-        resting = now < self._rests_until
-        return not self.draining and not resting and self.in_flight < room and self.breaker.may_send(self.in_flight)
+        if self.draining or now < self._rests_until or not self.breaker.may_send(self.in_flight):
+            return False
+        known = self.pace(measure) is not None
+        return self.in_flight < (self._ceiling.value if known else 1) and self.flow(kind).has_room
 
-    def slowness(self, best: Mapping[str, float], now: float) -> float:
+    def pace(self, kind: str | None) -> float | None:
+        """Return the seconds of its time that one of this kind takes; None before it has answered one."""
+        return self._flows[kind].pace if kind in self._flows else None
+
+    def slowness(self, measure: str | None, best: float, now: float) -> float:
         """Return how many times as long a request takes here as where it takes least; 1 for an unknown server.
 
         Args:
-            best: the least of all servers' `paces`, by kind.
+            measure: the kind of request to compare servers by.
+            best: the least pace of all servers at that.
             now: the clock; a server without work is forgiven as time goes by.
         """
-        least = sum(best.get(kind, 0.0) for kind in self.paces)
-        if not least:
+        pace = self.pace(measure)
+        if pace is None or not best:
             return 1.0
-        # Of the sums, not of the kinds: what takes long decides, and what takes milliseconds is noise.
-        ratio = sum(self.paces.values()) / least
         idle = 0.0 if self.in_flight else max(0.0, now - self.used_at)
-        return 1.0 + (ratio - 1.0) * float(0.5 ** (idle / _FORGET_SECONDS))
+        return 1.0 + (pace / best - 1.0) * float(0.5 ** (idle / (_FORGET_PACES * pace)))
 
-    def started(self, now: float) -> int:
-        """Note a request sent. Return how many it has now, this one included."""
-        self.in_flight += 1
+    def started(self, kind: str, now: float) -> int:
+        """Note a request sent. Return how many of its kind it has now, this one included."""
+        flow = self.flow(kind)
+        flow.in_flight += 1
         self.used_at = now
-        return self.in_flight
+        return flow.in_flight
 
-    def ended(self, now: float) -> None:
+    def ended(self, kind: str, now: float) -> None:
         """Note that a request is not under way any more, however it ended."""
-        self.in_flight -= 1
+        self.flow(kind).in_flight -= 1
         self.used_at = now
 
-    def succeeded(self, seconds: float, load: int, now: float, kind: str = "") -> None:
-        """Note an answer after so many seconds to a request of this kind; `load` is what `started` said."""
+    def succeeded(self, kind: str, seconds: float, load: int, now: float) -> None:
+        """Note an answer after so many seconds to a request of this kind, before it has `ended`.
+
+        Args:
+            kind: as in `started`.
+            seconds: that it took.
+            load: what `started` said.
+            now: the clock.
+        """
         if self.breaker.circuit is Circuit.HALF_OPEN:
-            self.limit.restart()
+            for flow in self._flows.values():
+                flow.limit.restart()
         self.breaker.succeeded()
-        self.limit.succeeded(seconds, load)
+        self._ceiling.succeeded(self.in_flight)
+        self.flow(kind).succeeded(seconds, load)
         self._rest = _REST
         self._done += 1
         self._ends.append(now)
         if kind == PAGE_KIND:
             self._pages += 1
             self._page_ends.append(now)
-        self.seconds = _smoothed(self.seconds, seconds)
-        if kind in self.paces or len(self.paces) < _KINDS:
-            self.paces[kind] = _smoothed(self.paces.get(kind), seconds / load)
+        self.seconds = smoothed(self.seconds, seconds)
 
     def congested(self, now: float, retry_after: float | None) -> None:
         """Note that it has too much to do. No failure: the request goes elsewhere, the server rests."""
-        self.limit.congested(now, self.seconds or 1.0)
+        self._ceiling.refused(self.in_flight, now, self.seconds or 1.0)
         pause = self._rest if retry_after is None else retry_after
+        if now >= self._rests_until:
+            # The others of the same burst say nothing new.
+            self._rest = min(self._rest * 2, _LONGEST_REST)
+        elif retry_after is None:
+            return
         self._rests_until = max(self._rests_until, now + min(pause, _LONGEST_REST))
-        self._rest = min(self._rest * 2, _LONGEST_REST)
 
     def failed(self, now: float, reason: str, *, final: bool) -> None:
         """Note a request that it did not answer as it should."""
@@ -137,7 +169,7 @@ class Endpoint:
             has_key=bool(self.member.key),
             model=self.model,
             in_flight=self.in_flight,
-            limit=self.limit.value,
+            limit=min(self._ceiling.value, max(1, sum(flow.limit.value for flow in self._flows.values()))),
             done=self._done,
             failed=self._failed,
             pages=self._pages,
@@ -156,7 +188,3 @@ class Endpoint:
             Circuit.CLOSED: EndpointState.RESTING if now < self._rests_until else EndpointState.UP,
         }
         return states[self.breaker.circuit]
-
-
-def _smoothed(old: float | None, new: float) -> float:
-    return new if old is None else old + _NEWEST * (new - old)

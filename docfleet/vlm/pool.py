@@ -8,11 +8,12 @@ servers", IEEE Transactions on Automatic Control 29, 1984).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from docfleet.vlm.breaker import Circuit
 from docfleet.vlm.endpoint import Endpoint
-from docfleet.vlm.records import EndpointRow, Member, PoolSettings
+from docfleet.vlm.records import PAGE_KIND, EndpointRow, Member, PoolSettings
 
 #: A server that takes so many times as long as the best is slow; below that the queue's length does not matter.
 _SLOW = 2.0
@@ -77,12 +78,13 @@ class Pool:
             del self._endpoints[endpoint.url]
         return gone
 
-    def pick(self, selection: Selection, queue: int, avoid: Collection[str], now: float) -> Endpoint | None:
+    def pick(self, selection: Selection, kind: str, queue: int, avoid: Collection[str], now: float) -> Endpoint | None:
         """Return the server for one request, or None if it is better to wait.
 
         Args:
             selection: servers that it may use.
-            queue: requests that wait for the same servers, this one included.
+            kind: of the request; `docfleet.vlm.upstream.kind_of`.
+            queue: requests of this kind that wait for the same servers, this one included.
             avoid: addresses of servers at which it failed; used only when no other is alive.
             now: the clock, in seconds.
         """
@@ -90,15 +92,17 @@ class Pool:
             return None
         alive = [endpoint for endpoint in self._usable(selection) if not endpoint.lost]
         fresh = [endpoint for endpoint in alive if endpoint.url not in avoid]
-        best = _best(alive)
-        heaviest = max(best, key=best.__getitem__, default=None)
-        ready = [endpoint for endpoint in fresh or alive if endpoint.may_send(now, heaviest)]
+        measure = _measure(alive)
+        best = min((pace for one in alive if (pace := one.pace(measure)) is not None), default=0.0)
+        ready = [endpoint for endpoint in fresh or alive if endpoint.may_send(kind, now, measure)]
         # A server on trial has to show that it works before it gets its share: it is tried as soon as there is work.
         trials = [endpoint for endpoint in ready if endpoint.breaker.circuit is Circuit.HALF_OPEN]
         if trials:
             return trials[0]
-        worth = [one for one in ready if not _too_slow(one, fresh or alive, queue, best, now)]
-        return min(worth, key=lambda one: (one.in_flight + 1) * one.slowness(best, now), default=None)
+        slowness = {one.url: one.slowness(measure, best, now) for one in fresh or alive}
+        due = {one.url: slowness[one.url] * (one.flow(kind).in_flight + 1) for one in ready}
+        worth = [one for one in ready if not _too_slow(one.url, due[one.url], slowness, queue)]
+        return min(worth, key=lambda one: (due[one.url], one.in_flight), default=None)
 
     def stranded(self, selection: Selection) -> bool:
         """Return whether no server that such a request may use is alive."""
@@ -125,21 +129,26 @@ class Pool:
         return Endpoint(member, pooled=pooled, most=self._settings.most, now=now)
 
 
-def _best(alive: Iterable[Endpoint]) -> dict[str, float]:
-    best: dict[str, float] = {}
+def _measure(alive: Iterable[Endpoint]) -> str | None:
+    """Return the kind of request to compare servers by: pages' layouts, which are all of one size.
+
+    The others are of any size, and what weighs little has taken as long as what was in its way. Where nobody asks for
+    layouts, the kind that is asked for most.
+    """
+    answered = Counter[str]()
     for endpoint in alive:
-        for kind, pace in endpoint.paces.items():
-            best[kind] = min(pace, best.get(kind, pace))
-    return best
+        answered.update({kind: flow.answered for kind, flow in endpoint.flows.items() if flow.answered})
+    return PAGE_KIND if PAGE_KIND in answered else max(answered, key=answered.__getitem__, default=None)
 
 
-def _too_slow(one: Endpoint, alive: Iterable[Endpoint], queue: int, best: Mapping[str, float], now: float) -> bool:
-    # In units of what a request takes at the best server.
-    slowness = one.slowness(best, now)
-    others = [other.slowness(best, now) for other in alive if other is not one]
-    faster = [other for other in others if other * _SLOW < slowness]
+def _too_slow(url: str, due: float, slowness: Mapping[str, float], queue: int) -> bool:
+    """Return whether the faster servers would clear the queue before this one had answered, after `due`.
+
+    Everything in units of what a request takes at the best server.
+    """
+    faster = [other for other in slowness.values() if other * _SLOW < slowness[url]]
     if not faster:
         return False
     # When the others would have answered this request, as the last of those that wait.
     wait = queue / sum(1.0 / other for other in faster) + min(faster)
-    return wait * _CAUTION < slowness * (one.in_flight + 1)
+    return wait * _CAUTION < due

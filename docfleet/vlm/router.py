@@ -1,19 +1,23 @@
 """The router: requests wait here for their turn, go to a server, and to another if that one fails.
 
-A request is taken in full only when it has a server, so that a thousand that wait cost a socket each.
+Which server is right depends on what a request asks for, and that stands at its end, after the picture: the first of
+those that wait are taken in before they have a server. The others cost a socket each.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections import deque
+from bisect import insort
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from loguru import logger
 
+from docfleet.vlm.budget import Budget
 from docfleet.vlm.endpoint import Endpoint
 from docfleet.vlm.health import Health
 from docfleet.vlm.pool import Pool, Selection
@@ -24,6 +28,8 @@ from docfleet.vlm.upstream import Congestion, Reply, Trouble, Upstream, kind_of
 _TRIES = 3
 #: Seconds between two looks at those who wait: rests end, and patience does.
 _TICK = 0.1
+#: Bytes of requests for the same servers that are taken in before they have one.
+_AHEAD = 64 * 1024 * 1024
 
 ReadBody = Callable[[], Awaitable[bytes]]
 
@@ -37,22 +43,33 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
+class _Errand:
+    """One request, whichever servers it goes to."""
+
+    selection: Selection
+    kind: str
+    #: Who came first has the lower one.
+    number: int
+
+    @property
+    def like(self) -> tuple[Selection, str]:
+        """Requests of which this is the same wait in one queue: they may go to the same servers, and weigh the same."""
+        return self.selection, self.kind
+
+
+@dataclass(frozen=True)
 class _Turn:
     endpoint: Endpoint
-    #: Requests at the server, this one included.
+    #: Requests of the kind at the server, this one included.
     load: int
 
 
 @dataclass(eq=False)
 class _Waiter:
-    turn: asyncio.Future[_Turn]
+    errand: _Errand
     avoid: frozenset[str]
+    turn: asyncio.Future[_Turn]
     stranded_at: float | None = None
-
-
-@dataclass(eq=False)
-class _Queue:
-    waiters: deque[_Waiter] = field(default_factory=deque)
 
 
 class Router:
@@ -67,7 +84,10 @@ class Router:
         self._pool = Pool(settings, allowed)
         self._upstream = Upstream(settings)
         self._health = Health(settings, self._upstream, clock=clock, changed=self._after_check)
-        self._queues: dict[Selection, _Queue] = {}
+        self._queues: dict[tuple[Selection, str], list[_Waiter]] = {}
+        self._numbers = itertools.count()
+        #: Each selection has its own: nobody is held up by those who wait for one slow server.
+        self._ahead: defaultdict[Selection, Budget] = defaultdict(lambda: Budget(_AHEAD))
         self._under_way: dict[str, set[asyncio.Task[Reply]]] = {}
         self._ticking: asyncio.Task[None] | None = None
 
@@ -96,14 +116,15 @@ class Router:
     @property
     def waiting(self) -> int:
         """Requests that have no server yet."""
-        return sum(len(queue.waiters) for queue in self._queues.values())
+        return sum(map(len, self._queues.values())) + sum(ahead.waiting for ahead in self._ahead.values())
 
-    async def send(self, selection: Selection, read: ReadBody) -> Reply:
+    async def send(self, selection: Selection, size: int, read: ReadBody) -> Reply:
         """Have a request answered, by whichever server.
 
         Args:
             selection: servers that it may go to; None: the pool's.
-            read: takes the body in; called once, when there is a server for it.
+            size: bytes of its body.
+            read: takes the body in; called once, and not for a request that may not go there.
 
         Raises:
             NotAllowed: a server was named that may not be used.
@@ -111,16 +132,15 @@ class Router:
             Refused: servers fail at this request.
         """
         self._pool.admit(selection, self._clock())
-        body: bytes | None = None
         avoid: frozenset[str] = frozenset()
-        tries, again = 0, False
+        tries, number = 0, next(self._numbers)
+        async with self._ahead[selection].hold(size):
+            body = await read()
+            errand = _Errand(selection, kind_of(body), number)
+            turn = await self._turn(errand, avoid)
         while True:
-            turn = await self._turn(selection, avoid, first=again)
-            again = True
             try:
-                if body is None:
-                    body = await read()
-                return await self._attempt(turn, body)
+                return await self._attempt(turn, errand.kind, body)
             except Congestion as told:
                 turn.endpoint.congested(self._clock(), told.retry_after)
             except Trouble as trouble:
@@ -131,10 +151,11 @@ class Router:
                 if tries >= _TRIES:
                     raise Refused(f"{tries} attempts failed, the last because {trouble.reason}") from None
             finally:
-                turn.endpoint.ended(self._clock())
+                turn.endpoint.ended(errand.kind, self._clock())
                 self._dispatch()
+            turn = await self._turn(errand, avoid)
 
-    async def _attempt(self, turn: _Turn, body: bytes) -> Reply:
+    async def _attempt(self, turn: _Turn, kind: str, body: bytes) -> Reply:
         endpoint, started = turn.endpoint, self._clock()
         task = asyncio.create_task(self._upstream.ask(endpoint, body))
         under_way = self._under_way.setdefault(endpoint.url, set())
@@ -153,42 +174,54 @@ class Router:
         reply = task.result()
         now = self._clock()
         if reply.status < 300:
-            endpoint.succeeded(now - started, turn.load, now, kind_of(body))
+            endpoint.succeeded(kind, now - started, turn.load, now)
         else:
             endpoint.breaker.succeeded()
         return reply
 
-    async def _turn(self, selection: Selection, avoid: frozenset[str], *, first: bool) -> _Turn:
-        queue = self._queues.setdefault(selection, _Queue())
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), avoid)
-        # Who was sent away comes first: it has waited before.
-        queue.waiters.appendleft(waiter) if first else queue.waiters.append(waiter)
+    async def _turn(self, errand: _Errand, avoid: frozenset[str]) -> _Turn:
+        queue = self._queues.setdefault(errand.like, [])
+        waiter = _Waiter(errand, avoid, asyncio.get_running_loop().create_future())
+        # Who was sent away comes back to its place: it has waited before.
+        insort(queue, waiter, key=lambda one: one.errand.number)
         self._dispatch()
         try:
             return await waiter.turn
         except asyncio.CancelledError:
             if waiter.turn.done() and not waiter.turn.cancelled() and waiter.turn.exception() is None:
-                waiter.turn.result().endpoint.ended(self._clock())
+                waiter.turn.result().endpoint.ended(errand.kind, self._clock())
                 self._dispatch()
             raise
         finally:
             with suppress(ValueError):
-                queue.waiters.remove(waiter)
-            if not queue.waiters and self._queues.get(selection) is queue:
-                del self._queues[selection]
+                queue.remove(waiter)
+            if not queue and self._queues.get(errand.like) is queue:
+                del self._queues[errand.like]
 
     def _dispatch(self) -> None:
         now = self._clock()
-        for selection, queue in list(self._queues.items()):
-            for waiter in list(queue.waiters):
-                if waiter.turn.done():
-                    continue
-                endpoint = self._pool.pick(selection, len(queue.waiters), waiter.avoid, now)
-                if endpoint is not None:
-                    waiter.turn.set_result(_Turn(endpoint, endpoint.started(now)))
-                    queue.waiters.remove(waiter)
-                elif not waiter.avoid:
-                    break
+        # Kinds take turns by who came first: where one server is all there is, none of them waits for all the others.
+        blocked: set[tuple[Selection, str]] = set()
+        while heads := {like: queue[0] for like, queue in self._queues.items() if queue and like not in blocked}:
+            like = min(heads, key=lambda one: heads[one].errand.number)
+            if not self._give_a_turn(self._queues[like], now):
+                blocked.add(like)
+
+    def _give_a_turn(self, queue: list[_Waiter], now: float) -> bool:
+        for waiter in queue:
+            if waiter.turn.done():
+                continue
+            errand = waiter.errand
+            # Those that are not taken in yet may be of any kind.
+            behind = len(queue) + self._ahead[errand.selection].waiting
+            endpoint = self._pool.pick(errand.selection, errand.kind, behind, waiter.avoid, now)
+            if endpoint is not None:
+                waiter.turn.set_result(_Turn(endpoint, endpoint.started(errand.kind, now)))
+                queue.remove(waiter)
+                return True
+            if not waiter.avoid:
+                return False
+        return False
 
     def _after_check(self, endpoint: Endpoint) -> None:
         if endpoint.breaker.lost:
@@ -208,9 +241,9 @@ class Router:
             await asyncio.sleep(_TICK)
 
     def _lose_patience(self, now: float) -> None:
-        for selection, queue in self._queues.items():
+        for (selection, _), queue in self._queues.items():
             stranded = self._pool.stranded(selection)
-            for waiter in queue.waiters:
+            for waiter in queue:
                 if not stranded:
                     waiter.stranded_at = None
                 elif waiter.stranded_at is None:

@@ -256,6 +256,34 @@ async def test_in_serial_mode_one_request_is_under_way_over_all_servers(two: lis
         assert max(house.seen()["most_at_once"] for house in two) == 1
 
 
+async def test_requests_of_all_kinds_take_turns_as_they_came(two: list[Standin]) -> None:
+    for house in two:
+        house.behave(seconds=0.3)
+    ended: list[int] = []
+    async with routing(two, serial=True) as (keeper, plan), aiohttp.ClientSession() as session:
+        await until(lambda: all_up(keeper, 2))
+
+        async def send(number: int, prompt: str) -> None:
+            told = {"model": "docfleet", "messages": [{"role": "user", "content": _asked(prompt=prompt)}]}
+            async with session.post(f"{plan.gate.pool_url}/v1/chat/completions", json=told) as response:
+                assert response.status == 200
+            ended.append(number)
+
+        sending = []
+        for number in range(12):
+            prompt = "Text Recognition:" if number in (2, 7, 8) else "Layout Detection:"
+            sending.append(asyncio.create_task(send(number, prompt)))
+            await until(lambda: waiting_or_sent(keeper, len(sending) - len(ended)))
+        await asyncio.gather(*sending)
+    assert ended == list(range(12))
+
+
+async def waiting_or_sent(keeper: Keeper, count: int) -> bool:
+    state = await keeper.state()
+    assert state is not None
+    return bool(state["waiting"] + sum(row["in_flight"] for row in state["endpoints"]) >= count)
+
+
 async def test_a_server_that_a_caller_names_is_used_for_that_caller_without_the_key_of_another(
     two: list[Standin],
 ) -> None:
@@ -327,13 +355,13 @@ async def test_many_large_requests_at_once_take_little_memory(two: list[Standin]
     assert peak < 250e6
 
 
-def _asked(picture: Image.Image | None = None) -> list[dict[str, Any]]:
+def _asked(picture: Image.Image | None = None, prompt: str = "Text Recognition:") -> list[dict[str, Any]]:
     sink = io.BytesIO()
     (picture or Image.new("RGB", (32, 32), "white")).save(sink, "PNG")
     data = base64.b64encode(sink.getvalue()).decode()
     return [
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
-        {"type": "text", "text": "Text Recognition:"},
+        {"type": "text", "text": prompt},
     ]
 
 

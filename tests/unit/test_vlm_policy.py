@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from docfleet.vlm.breaker import FAILURES, Breaker, Circuit
 from docfleet.vlm.budget import Budget
 from docfleet.vlm.endpoint import Endpoint
-from docfleet.vlm.limit import AdaptiveLimit
+from docfleet.vlm.limit import AdaptiveLimit, Ceiling
 from docfleet.vlm.pool import NotAllowed, Pool
 from docfleet.vlm.records import EndpointState, Member, PoolSettings
 from docfleet.vlm.upstream import kind_of
-from tests.vlm_simulation import PaperServer, Run, url_of
+from tests.vlm_simulation import LAYOUT, Outcome, PaperServer, Run, url_of
 
 PAGES = 120
 
@@ -35,6 +35,21 @@ def test_a_server_ten_times_slower_gets_less_and_delays_nobody(at_once: int) -> 
     mixed = Run(servers("abc") | servers("d", seconds=10)).go(PAGES, at_once)
     assert good.seconds / mixed.seconds >= 0.9
     assert mixed.pages[url_of("d")] <= PAGES / 20
+
+
+@pytest.mark.parametrize("line", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("documents", [[160], [20] * 8, [12] * 8, [7] * 23], ids=str)
+def test_the_same_holds_for_documents_read_in_windows_of_layouts_and_then_lines(
+    documents: list[int], line: float
+) -> None:
+    def read(names: str, slow: float = 0) -> Outcome:
+        paper = {name: PaperServer(1, light=line) for name in names}
+        return Run(paper | ({"slow": PaperServer(slow, light=line)} if slow else {})).go_in_windows(documents)
+
+    one, three, four = read("a"), read("abc"), read("abcd")
+    assert one.seconds / four.seconds >= 3.9
+    assert max(four.pages.values()) - min(four.pages.values()) <= 4
+    assert three.seconds / read("abc", slow=10).seconds >= 0.9
 
 
 def test_requests_of_unequal_length_make_no_server_look_slow() -> None:
@@ -88,13 +103,20 @@ def test_in_serial_mode_one_request_is_under_way_at_a_time() -> None:
 def test_the_limit_finds_what_a_server_that_batches_can_do() -> None:
     run = Run(servers("a", slots=32))
     assert run.go(600).seconds <= 600 / 32 * 2
-    assert 16 <= run.pool.endpoints()[0].limit.value <= 64
+    assert 16 <= run.pool.endpoints()[0].flow(LAYOUT).limit.value <= 64
 
 
 def test_the_limit_of_a_server_that_reads_one_page_at_a_time_stays_small() -> None:
     run = Run(servers("a"))
-    run.go(300)
-    assert run.pool.endpoints()[0].limit.value <= 16
+    run.go_in_windows([100] * 3)
+    assert run.pool.endpoints()[0].flow(LAYOUT).limit.value <= 4
+    assert run.servers[url_of("a")].most_held <= 16
+
+
+@pytest.mark.parametrize("slots", [4, 32, 64])
+def test_the_limits_find_what_a_server_that_batches_can_do_with_pages_and_lines(slots: int) -> None:
+    outcome = Run({"a": PaperServer(1, slots, light=0.1)}).go_in_windows([64] * 12, window=64)
+    assert outcome.seconds <= 64 * 12 * 1.1 / slots * 1.5
 
 
 def test_a_server_that_says_429_gets_fewer_and_loses_nothing() -> None:
@@ -129,35 +151,45 @@ def test_every_page_is_read_once_whatever_the_servers_do(
     assert all(server.most_held <= 100 for server in paper.values())
 
 
-@given(st.lists(st.tuples(st.floats(0.001, 100), st.booleans()), max_size=300), st.integers(1, 50))
-def test_the_limit_stays_between_one_and_the_most(events: list[tuple[float, bool]], most: int) -> None:
-    limit, now = AdaptiveLimit(most), 0.0
-    for seconds, congested in events:
-        now += seconds
-        before = limit.value
-        if congested:
-            limit.congested(now, seconds)
-            assert limit.value <= before
-        else:
-            limit.succeeded(seconds, limit.value)
+@given(st.lists(st.tuples(st.floats(0.001, 100), st.integers(1, 60)), max_size=300), st.integers(1, 50))
+def test_the_limit_stays_between_one_and_the_most(answers: list[tuple[float, int]], most: int) -> None:
+    limit = AdaptiveLimit(most)
+    for seconds, in_flight in answers:
+        limit.succeeded(seconds, in_flight, in_flight)
         assert 1 <= limit.value <= most
 
 
-def test_one_round_of_refusals_halves_the_limit_once() -> None:
-    limit = AdaptiveLimit(100)
-    for _ in range(14):
-        limit.succeeded(1.0, limit.value)
-    before = limit.value
+@given(st.lists(st.tuples(st.integers(1, 60), st.booleans()), max_size=300), st.integers(1, 50))
+def test_the_ceiling_stays_between_one_and_the_most(events: list[tuple[int, bool]], most: int) -> None:
+    ceiling = Ceiling(most)
+    for moment, (in_flight, refused) in enumerate(events):
+        before = ceiling.value
+        if refused:
+            ceiling.refused(in_flight, float(moment), 0.5)
+            assert ceiling.value <= before
+        else:
+            ceiling.succeeded(in_flight)
+            assert ceiling.value >= before
+        assert 1 <= ceiling.value <= most
+
+
+def test_one_round_of_refusals_halves_what_was_there_once() -> None:
+    ceiling = Ceiling(100)
     for moment in range(5):
-        limit.congested(10 + moment / 10, 1.0)
-    assert before >= 8
-    assert limit.value == before // 2
+        ceiling.refused(12, 10 + moment / 10, 1.0)
+    assert ceiling.value == 6
+    for _ in range(5):
+        ceiling.succeeded(5)
+    assert ceiling.value == 6, "nobody reached it"
+    for _ in range(7):
+        ceiling.succeeded(6)
+    assert ceiling.value == 7
 
 
 def test_a_limit_that_nobody_reaches_teaches_nothing() -> None:
     limit = AdaptiveLimit(100)
     for _ in range(50):
-        limit.succeeded(1.0, 1)
+        limit.succeeded(1.0, 1, 1)
     assert limit.value == 2
 
 
@@ -200,10 +232,35 @@ def test_a_server_rests_as_long_as_it_asks_for_and_no_longer_than_half_a_minute(
     endpoint = up("http://a")
     endpoint.congested(100.0, 7.0)
     assert endpoint.row(106.0).state is EndpointState.RESTING
-    assert not endpoint.may_send(106.0)
-    assert endpoint.may_send(107.5)
+    assert not endpoint.may_send(LAYOUT, 106.0)
+    assert endpoint.may_send(LAYOUT, 107.5)
     endpoint.congested(200.0, 86400.0)
-    assert endpoint.may_send(231.0)
+    assert endpoint.may_send(LAYOUT, 231.0)
+
+
+@pytest.mark.parametrize("pace", [0.2, 1.0, 30.0])
+def test_a_server_that_was_slow_is_tried_again_the_sooner_the_less_that_costs(pace: float) -> None:
+    endpoint = up("http://a")
+    for _ in range(30):
+        load = endpoint.started(LAYOUT, 100.0)
+        endpoint.succeeded(LAYOUT, pace, load, 100.0)
+        endpoint.ended(LAYOUT, 100.0)
+    assert endpoint.slowness(LAYOUT, pace / 9, 100.0) == pytest.approx(9.0, rel=0.01)
+    assert endpoint.slowness(LAYOUT, pace / 9, 100.0 + 10 * pace) == pytest.approx(5.0, rel=0.01)
+    assert endpoint.slowness(LAYOUT, pace / 9, 100.0 + 30 * pace) == pytest.approx(2.0, rel=0.01)
+    endpoint.started(LAYOUT, 100.0)
+    assert endpoint.slowness(LAYOUT, pace / 9, 1e6) == pytest.approx(9.0, rel=0.01), "it has work: it is being measured"
+
+
+def test_refusals_of_one_burst_make_a_server_rest_once_and_those_of_the_next_twice_as_long() -> None:
+    endpoint = up("http://a")
+    for moment in range(7):
+        endpoint.congested(100.0 + moment / 100, None)
+    assert not endpoint.may_send(LAYOUT, 100.4)
+    assert endpoint.may_send(LAYOUT, 100.5)
+    endpoint.congested(101.0, None)
+    assert not endpoint.may_send(LAYOUT, 101.9)
+    assert endpoint.may_send(LAYOUT, 102.0)
 
 
 def test_pages_are_counted_by_their_layout_and_their_speed_is_that_of_the_last_minute() -> None:
@@ -211,9 +268,9 @@ def test_pages_are_counted_by_their_layout_and_their_speed_is_that_of_the_last_m
     assert (endpoint.row(5.0).pages, endpoint.row(5.0).pages_per_second) == (0, 0.0)
     for moment in range(10, 20):
         for kind in ("Layout Detection", "Text Recognition", "Text Recognition"):
-            load = endpoint.started(float(moment))
-            endpoint.succeeded(0.5, load, float(moment), kind)
-            endpoint.ended(float(moment))
+            load = endpoint.started(kind, float(moment))
+            endpoint.succeeded(kind, 0.5, load, float(moment))
+            endpoint.ended(kind, float(moment))
     row = endpoint.row(20.0)
     assert (row.done, row.pages, row.pages_per_second) == (30, 10, 1.0)
     assert (endpoint.row(200.0).pages, endpoint.row(200.0).pages_per_second) == (10, 0.0)
@@ -225,13 +282,13 @@ def test_a_drained_server_gets_nothing_finishes_what_it_has_and_is_forgotten() -
     for endpoint in pool.endpoints():
         endpoint.breaker.healthy(0.0)
     (drained,) = [endpoint for endpoint in pool.endpoints() if endpoint.url == "http://a"]
-    drained.started(0.0)
+    drained.started(LAYOUT, 0.0)
     pool.declare([Member(url="http://b")], 1.0)
     for _ in range(3):
-        chosen = pool.pick(None, 1, (), 1.0)
+        chosen = pool.pick(None, LAYOUT, 1, (), 1.0)
         assert chosen is None or chosen.url == "http://b"
     assert pool.tidy(1.0) == []
-    drained.ended(2.0)
+    drained.ended(LAYOUT, 2.0)
     assert pool.tidy(2.0) == [drained]
     assert [row.url for row in pool.rows(2.0)] == ["http://b"]
 
@@ -242,12 +299,12 @@ def test_a_failed_request_goes_elsewhere_and_back_only_if_nobody_else_is_alive()
     one, other = pool.endpoints()
     one.breaker.healthy(0.0)
     other.breaker.healthy(0.0)
-    assert pool.pick(None, 1, {one.url}, 0.0) is other
-    other.started(0.0)
+    assert pool.pick(None, LAYOUT, 1, {one.url}, 0.0) is other
+    other.started(LAYOUT, 0.0)
     # It is busy: better to wait for it than to fail at the first again.
-    assert pool.pick(None, 1, {one.url}, 0.0) is None
+    assert pool.pick(None, LAYOUT, 1, {one.url}, 0.0) is None
     other.failed(0.0, "broken", final=True)
-    assert pool.pick(None, 1, {one.url}, 0.0) is one
+    assert pool.pick(None, LAYOUT, 1, {one.url}, 0.0) is one
 
 
 def test_a_named_server_is_used_for_those_who_name_it_and_only_if_it_is_allowed() -> None:
@@ -258,10 +315,10 @@ def test_a_named_server_is_used_for_those_who_name_it_and_only_if_it_is_allowed(
     pool.admit(frozenset({"http://guest"}), 0.0)
     for endpoint in pool.endpoints():
         endpoint.breaker.healthy(0.0)
-    chosen = pool.pick(frozenset({"http://guest"}), 1, (), 0.0)
+    chosen = pool.pick(frozenset({"http://guest"}), LAYOUT, 1, (), 0.0)
     assert chosen is not None
     assert chosen.url == "http://guest"
-    pooled = pool.pick(None, 1, (), 0.0)
+    pooled = pool.pick(None, LAYOUT, 1, (), 0.0)
     assert pooled is not None
     assert pooled.url == "http://a"
     assert pool.tidy(10_000.0) == [chosen]
@@ -275,9 +332,9 @@ def test_no_key_is_shown() -> None:
 def up(url: str) -> Endpoint:
     endpoint = Endpoint(Member(url=url), pooled=True, most=100, now=0.0)
     endpoint.breaker.healthy(0.0)
-    endpoint.started(0.0)
-    endpoint.succeeded(1.0, 1, 1.0)
-    endpoint.ended(1.0)
+    endpoint.started(LAYOUT, 0.0)
+    endpoint.succeeded(LAYOUT, 1.0, 1, 1.0)
+    endpoint.ended(LAYOUT, 1.0)
     return endpoint
 
 

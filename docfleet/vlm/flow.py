@@ -1,0 +1,40 @@
+"""Requests of one kind at one server: how many are there, how many may be, what one takes. Pure.
+
+Where a page's layout takes a second and a line of it ten milliseconds, one limit for both grows whenever the mixture
+gets lighter, and a moment later as many layouts are queued as lines had room. By kind, like is compared with like.
+"""
+
+from __future__ import annotations
+
+from docfleet.vlm.limit import AdaptiveLimit
+
+#: Share of the newest request in the smoothed figures.
+_NEWEST = 0.25
+
+
+class Flow:
+    """One kind of request at one server."""
+
+    def __init__(self, most: int) -> None:
+        """Begin with none; never more than `most` at once."""
+        self.limit = AdaptiveLimit(most)
+        self.in_flight = 0
+        #: Seconds of the server's time: what one takes, shared by those of its kind there at once. None: unknown.
+        self.pace: float | None = None
+        self.answered = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its limit allows one more."""
+        return self.in_flight < self.limit.value
+
+    def succeeded(self, seconds: float, load: int) -> None:
+        """Note an answer, before it has left; `load` requests of the kind were there when it was sent."""
+        self.limit.succeeded(seconds, load, self.in_flight)
+        self.pace = smoothed(self.pace, seconds / load)
+        self.answered += 1
+
+
+def smoothed(old: float | None, new: float) -> float:
+    """Return the old figure moved towards the new one."""
+    return new if old is None else old + _NEWEST * (new - old)
