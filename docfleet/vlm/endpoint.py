@@ -105,14 +105,12 @@ class Endpoint:
 
     def started(self, kind: str, now: float) -> int:
         """Note a request sent. Return how many of its kind it has now, this one included."""
-        flow = self.flow(kind)
-        flow.in_flight += 1
         self.used_at = now
-        return flow.in_flight
+        return self.flow(kind).started(now)
 
     def ended(self, kind: str, now: float) -> None:
         """Note that a request is not under way any more, however it ended."""
-        self.flow(kind).in_flight -= 1
+        self.flow(kind).ended(now)
         self.used_at = now
 
     def succeeded(self, kind: str, seconds: float, load: int, now: float) -> None:

@@ -22,11 +22,31 @@ class Flow:
         #: Seconds of the server's time: what one takes, shared by those of its kind there at once. None: unknown.
         self.pace: float | None = None
         self.answered = 0
+        #: When the last one left, or came where none was.
+        self._since = 0.0
 
     @property
     def has_room(self) -> bool:
         """Whether its limit allows one more."""
         return self.in_flight < self.limit.value
+
+    def started(self, now: float) -> int:
+        """Note one sent. Return how many there are now, this one included."""
+        self.in_flight += 1
+        if self.in_flight == 1:
+            self._since = now
+        return self.in_flight
+
+    def ended(self, now: float) -> None:
+        """Note that one is gone, however it ended."""
+        self.in_flight -= 1
+        self._since = now
+
+    def ahead(self, now: float) -> float:
+        """Return how many requests one more would wait for, itself included: the first of them may be nearly done."""
+        if not self.in_flight or not self.pace:
+            return self.in_flight + 1.0
+        return self.in_flight + 1.0 - min(1.0, (now - self._since) / self.pace)
 
     def succeeded(self, seconds: float, load: int) -> None:
         """Note an answer, before it has left; `load` requests of the kind were there when it was sent."""

@@ -100,7 +100,7 @@ class Pool:
         if trials:
             return trials[0]
         slowness = {one.url: one.slowness(measure, best, now) for one in fresh or alive}
-        due = {one.url: slowness[one.url] * (one.flow(kind).in_flight + 1) for one in ready}
+        due = {one.url: slowness[one.url] * one.flow(kind).ahead(now) for one in ready}
         worth = [one for one in ready if not _too_slow(one.url, due[one.url], slowness, queue)]
         return min(worth, key=lambda one: (due[one.url], one.in_flight), default=None)
 

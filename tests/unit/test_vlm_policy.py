@@ -238,6 +238,23 @@ def test_a_server_rests_as_long_as_it_asks_for_and_no_longer_than_half_a_minute(
     assert endpoint.may_send(LAYOUT, 231.0)
 
 
+@pytest.mark.parametrize(("first", "second"), [(0.1, 0.8), (0.8, 0.1)])
+def test_of_servers_with_as_much_to_do_the_one_that_is_done_first_gets_the_next(first: float, second: float) -> None:
+    pool = Pool(PoolSettings(), ())
+    pool.declare([Member(url="http://a"), Member(url="http://b")], 0.0)
+    for endpoint, begins in zip(pool.endpoints(), (first, second), strict=True):
+        endpoint.breaker.healthy(0.0)
+        # One after the other, a second each; the next has begun a while ago.
+        for moment in (-1.0, 0.0):
+            load = endpoint.started(LAYOUT, moment + begins)
+            if moment:
+                endpoint.succeeded(LAYOUT, 1.0, load, begins)
+                endpoint.ended(LAYOUT, begins)
+    chosen = pool.pick(None, LAYOUT, 1, (), 0.9)
+    assert chosen is not None
+    assert chosen.url == ("http://a" if first < second else "http://b")
+
+
 @pytest.mark.parametrize("pace", [0.2, 1.0, 30.0])
 def test_a_server_that_was_slow_is_tried_again_the_sooner_the_less_that_costs(pace: float) -> None:
     endpoint = up("http://a")
