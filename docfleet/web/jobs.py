@@ -81,7 +81,9 @@ class JobDoors:
             place = store.place(job.id)
             position = place.position
             first, last = job.options.page_range(job.document.pages)
-            eta = store.backlog().seconds_for(place.pages_ahead + max(0, last - first + 1 - job.pages_done))
+            # While nothing may be taken up, what was measured a moment ago says nothing of when it will be done.
+            if store.max_concurrent() != 0:
+                eta = store.backlog().seconds_for(place.pages_ahead + max(0, last - first + 1 - job.pages_done))
         return _view(job, shards, addresses, position, eta)
 
     async def result(self, job_id: JobId, request: Request) -> Response:

@@ -137,7 +137,8 @@ class JobView(_Out):
     attempts: int = Field(description="how often the piece that was taken up most often was taken up")
     queue_position: int | None = Field(description="documents that are taken up before it; null when nothing waits")
     eta: float | None = Field(
-        description="seconds until it is done, by the speed of the last minute; null where that is not known"
+        description="seconds until it is done, by the speed of the last minute; null where that is not known, or while "
+        "nothing may be taken up (max_concurrent 0)"
     )
     shards: list[ShardView]
     cached: bool = Field(default=False, description="made for another request for the same")

@@ -95,13 +95,15 @@ def test_how_much_is_done_at_once_can_be_changed_while_running(tmp_path: Path) -
     with open_house(tmp_path, facts=facts(MACHINE)) as house:
         assert house.get("/api/max-concurrent").json() == {"max_concurrent": None, "workers": 1}
         address = f"{house.url}/api/max-concurrent"
+        assert house.predict_files({"b.pdf": PDF}).status_code == 200, "so that there is a speed"
         assert requests.put(address, json={"max_concurrent": 0}, timeout=30).json()["max_concurrent"] == 0
         sent = requests.post(f"{house.url}/jobs?filename=a.pdf", data=PDF, timeout=30)
         assert sent.status_code == 202
         job = sent.json()["job_id"]
         assert house.get("/status").json()["recommendations"]["in_force"] == 0
         assert house.get("/api/gpu-status").json()["recommendations"]["in_force"] == 0
-        assert house.get(f"/jobs/{job}").json()["state"] == "queued", "it is accepted, and waits"
+        waiting = house.get(f"/jobs/{job}").json()
+        assert (waiting["state"], waiting["eta"]) == ("queued", None), "it is accepted, and waits"
         assert requests.put(address, json={"max_concurrent": None}, timeout=30).json()["max_concurrent"] is None
         house.get(f"/jobs/{job}/result?wait=30")
         deadline = time.monotonic() + 30
