@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -109,18 +110,22 @@ def test_workers_wait_for_the_first_server_and_then_read_with_all_of_them(place:
 def test_a_server_that_is_killed_in_mid_run_costs_no_page_and_gets_its_share_again(place: Place) -> None:
     for row in place.rows():
         requests.post(f"{row['url']}/control", json={"seconds": 0.1}, timeout=10).raise_for_status()
+    over = threading.Event()
+
+    def go_on_reading() -> None:
+        while not over.is_set():
+            place.read(12)
+
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(place.read, 40)
-        wait_until(lambda: place.endpoints()[1]["in_flight"] > 0, 60)
-        psutil.Process(starts(place.bin, place.rows()[1]["port"])[-1]["pid"]).kill()
+        reading = pool.submit(go_on_reading)
+        try:
+            wait_until(lambda: place.endpoints()[1]["in_flight"] > 0, 60)
+            psutil.Process(starts(place.bin, place.rows()[1]["port"])[-1]["pid"]).kill()
+            wait_until(lambda: place.well() and place.rows()[1]["restarts"] == 1, 120)
+            wait_until(lambda: seen(place.rows()[1])["pages"] > 0, 120)
+        finally:
+            over.set()
         reading.result()
-    wait_until(lambda: place.well() and place.rows()[1]["restarts"] == 1, 120)
-
-    def share_again() -> bool:
-        place.read(8)
-        return int(seen(place.rows()[1])["pages"]) > 0
-
-    wait_until(share_again, 120)
 
 
 def test_servers_outlive_a_killed_api_process_and_are_replaced_with_a_killed_launcher(place: Place) -> None:

@@ -65,6 +65,23 @@ def _read_pages(url: str, pages: int) -> list[str]:
     return ["\n".join(block["content"] for block in page) for page in made]
 
 
+@asynccontextmanager
+async def going_on_reading(url: str) -> AsyncIterator[None]:
+    """Have pages read again and again meanwhile, none of which may fail."""
+    over = False
+
+    async def read() -> None:
+        while not over:
+            assert await read_pages(url, 12) == [TEXT] * 12
+
+    reading = asyncio.create_task(read())
+    try:
+        yield
+    finally:
+        over = True
+        await reading
+
+
 async def rows(keeper: Keeper) -> dict[str, dict[str, Any]]:
     state = await keeper.state()
     return {row["url"]: row for row in state["endpoints"]} if state else {}
@@ -160,36 +177,31 @@ async def test_a_server_that_stops_dead_loses_its_pages_to_others_long_before_th
 async def test_a_killed_server_that_returns_gets_its_share_again_and_no_page_is_lost(two: list[Standin]) -> None:
     async with routing(two) as (keeper, plan):
         await until(lambda: all_up(keeper, 2))
-        reading = asyncio.create_task(read_pages(plan.gate.pool_url, 40))
-        await until(lambda: asyncio.to_thread(lambda: two[0].seen()["pages"] > 3))
-        two[0].kill()
 
         async def is_down() -> bool:
             return (await rows(keeper))[two[0].url]["state"] == "down"
 
-        await until(is_down)
-        two[0].begin()
-        assert await reading == [TEXT] * 40
-        await asyncio.to_thread(two[0].wait)
-
-        async def share_again() -> bool:
-            await read_pages(plan.gate.pool_url, 4)
-            return int(two[0].seen()["pages"]) > 0
-
-        await until(share_again)
+        async with going_on_reading(plan.gate.pool_url):
+            await until(lambda: asyncio.to_thread(lambda: two[0].seen()["pages"] > 3))
+            two[0].kill()
+            await until(is_down)
+            two[0].begin()
+            await asyncio.to_thread(two[0].wait)
+            await until(lambda: asyncio.to_thread(lambda: two[0].seen()["pages"] > 3))
 
 
 async def test_a_killed_router_is_started_again_and_no_page_is_lost(two: list[Standin]) -> None:
     async with routing(two) as (keeper, plan):
         await until(lambda: all_up(keeper, 2))
-        reading = asyncio.create_task(read_pages(plan.gate.pool_url, 40))
-        await until(lambda: asyncio.to_thread(lambda: two[0].seen()["pages"] > 3))
-        (router,) = routers()
-        router.kill()
-        assert await reading == [TEXT] * 40
-        await until(lambda: all_up(keeper, 2))
-        (again,) = routers()
-        assert again.pid != router.pid
+        async with going_on_reading(plan.gate.pool_url):
+            await until(lambda: asyncio.to_thread(lambda: two[0].seen()["pages"] > 3))
+            (router,) = routers()
+            router.kill()
+            await until(lambda: all_up(keeper, 2))
+            before = two[0].seen()["pages"]
+            await until(lambda: asyncio.to_thread(lambda: two[0].seen()["pages"] > before))
+            (again,) = routers()
+            assert again.pid != router.pid
     assert routers() == []
 
 
@@ -221,16 +233,15 @@ async def test_servers_are_added_and_drained_while_pages_are_read(two: list[Stan
             await until(lambda: all_up(keeper, 2))
             await keeper.add(third.url + "/v1/", None)
             await until(lambda: all_up(keeper, 3))
-            reading = asyncio.create_task(read_pages(plan.gate.pool_url, 40))
-            await until(lambda: asyncio.to_thread(lambda: third.seen()["pages"] > 0))
-            await keeper.drain(address_id(two[0].url))
 
             async def is_gone() -> bool:
                 return two[0].url not in await rows(keeper)
 
-            await until(is_gone)
-            before = two[0].seen()["asked"]
-            assert await reading == [TEXT] * 40
+            async with going_on_reading(plan.gate.pool_url):
+                await until(lambda: asyncio.to_thread(lambda: third.seen()["pages"] > 0))
+                await keeper.drain(address_id(two[0].url))
+                await until(is_gone)
+                before = two[0].seen()["asked"]
             assert await read_pages(plan.gate.pool_url, 6) == [TEXT] * 6
             assert two[0].seen()["asked"] == before
             await keeper.add(two[0].url, None)
