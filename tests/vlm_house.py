@@ -33,7 +33,7 @@ from tests.serving import free_port, wait_until
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "Seven herons stood in the shallow water and waited."
 LAYOUT = "<|box_start|>100 100 900 300<|box_end|><|ref_start|>text<|ref_end|><|rotate_up|>"
-FAULTS = ("429", "500", "503", "302", "garbage", "hang", "reset", "deaf", "400")
+FAULTS = ("401", "429", "500", "503", "302", "garbage", "hang", "reset", "deaf", "400")
 
 
 @dataclass

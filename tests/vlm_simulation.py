@@ -21,6 +21,8 @@ class PaperServer:
 
     seconds: float
     slots: int = 1
+    #: Requests at once that make each take twice as long; 0: they do not mind one another.
+    crowd: float = 0.0
     #: Share of the time that a line of a page takes beside its layout.
     light: float = 1.0
     #: Seconds of the run between which every request is refused at once.
@@ -35,6 +37,7 @@ class PaperServer:
         self.free_at = self.free_at or [0.0] * self.slots
         begins = max(now, heapq.heappop(self.free_at))
         takes = self.seconds * (self.light if light else 1.0)
+        takes *= 1.0 + ((self.held - 1) / self.crowd if self.crowd else 0.0)
         heapq.heappush(self.free_at, begins + takes)
         return begins + takes
 

@@ -12,21 +12,18 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from docfleet.addresses import WHOLE_POOL, from_segment
-from docfleet.vlm.budget import Budget
 from docfleet.vlm.pool import NotAllowed, Selection
 from docfleet.vlm.router import Refused, Router, Unanswered
 from docfleet.vlm.upstream import MODEL_ALIAS
 
 #: Bytes of a request: a page as PNG in base64 is 1 to 5 MB.
 _LONGEST_REQUEST = 64 * 1024 * 1024
-#: Bytes of all requests together: what the router may take up, whatever the number of workers and servers.
-_ALL_REQUESTS = 256 * 1024 * 1024
 #: Seconds for one's bytes to arrive, from a process of the same machine.
 _READ_SECONDS = 60.0
 
@@ -41,8 +38,6 @@ class App:
 
     router: Router
     token: str
-    #: Of all requests that were taken in, or are next.
-    budget: Budget = field(default_factory=lambda: Budget(_ALL_REQUESTS))
 
     def build(self) -> web.Application:
         """Return the application."""
@@ -56,7 +51,7 @@ class App:
         """Return how each server stands, and how many requests wait."""
         self._check(request)
         rows = [row.to_json() for row in self.router.rows()]
-        return web.json_response({"endpoints": rows, "waiting": self.router.waiting + self.budget.waiting})
+        return web.json_response({"endpoints": rows, "waiting": self.router.waiting})
 
     async def models(self, request: web.Request) -> web.Response:
         """Return the one model there is, whatever each server calls it."""
@@ -73,9 +68,7 @@ class App:
 
         size = _LONGEST_REQUEST if request.content_length is None else request.content_length
         try:
-            # Twice: as it came, for another try, and as it goes out.
-            async with self.budget.hold(2 * size):
-                reply = await self.router.send(_selection(request), size, read)
+            reply = await self.router.send(_selection(request), size, read)
         except NotAllowed:
             return _error(403, "forbidden", "This server may not use that VLM server.")
         except Unanswered as exc:

@@ -22,6 +22,11 @@ class Budget:
         """How many wait."""
         return len(self._waiting)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody holds or awaits any."""
+        return self._left == self._size and not self._waiting
+
     @asynccontextmanager
     async def hold(self, wanted: int) -> AsyncIterator[None]:
         """Hold so many bytes; more than there are in all count as all of them."""

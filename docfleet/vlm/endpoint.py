@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from docfleet.addresses import address_id
 from docfleet.vlm.breaker import Breaker, Circuit
@@ -34,13 +34,13 @@ class Endpoint:
         self.breaker = Breaker()
         #: Seconds a request takes; None before the first.
         self.seconds: float | None = None
-        #: When it was last of use to somebody.
-        self.used_at = now
+        #: When it last had something to do, and when a caller last named it.
+        self.used_at = self.named_at = now
         self._done = 0
         self._failed = 0
         self._pages = 0
         #: By kind of request. A page's layout takes many times as long as a line of it: like is compared with like.
-        self._flows: dict[str, Flow] = {}
+        self._flows: dict[str, Flow] = {PAGE_KIND: Flow(most)}
         self._most = most
         self._ceiling = Ceiling(most)
         self._rests_until = 0.0
@@ -57,6 +57,11 @@ class Endpoint:
     def lost(self) -> bool:
         """Whether no answer can be hoped for at present."""
         return self.draining or self.breaker.lost
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is well, and not only on trial."""
+        return not self.draining and self.breaker.circuit is Circuit.CLOSED
 
     @property
     def in_flight(self) -> int:
@@ -89,19 +94,24 @@ class Endpoint:
         """Return the seconds of its time that one of this kind takes; None before it has answered one."""
         return self._flows[kind].pace if kind in self._flows else None
 
-    def slowness(self, measure: str | None, best: float, now: float) -> float:
+    def curve(self, kind: str | None) -> Mapping[int, float]:
+        """Return the seconds that one of this kind takes, see `Flow.curve`; empty where nothing is known."""
+        return self._flows[kind].curve if kind in self._flows else {}
+
+    def slowness(self, measure: str | None, others: Iterable[Mapping[int, float]], now: float) -> float:
         """Return how many times as long a request takes here as where it takes least; 1 for an unknown server.
 
         Args:
             measure: the kind of request to compare servers by.
-            best: the least pace of all servers at that.
+            others: other servers' curves of that kind.
             now: the clock; a server without work is forgiven as time goes by.
         """
         pace = self.pace(measure)
-        if pace is None or not best:
+        if measure is None or not pace:
             return 1.0
         idle = 0.0 if self.in_flight else max(0.0, now - self.used_at)
-        return 1.0 + (pace / best - 1.0) * float(0.5 ** (idle / (_FORGET_PACES * pace)))
+        ratio = self._flows[measure].slowness(others)
+        return 1.0 + (ratio - 1.0) * float(0.5 ** (idle / (_FORGET_PACES * pace)))
 
     def started(self, kind: str, now: float) -> int:
         """Note a request sent. Return how many of its kind it has now, this one included."""
@@ -123,6 +133,7 @@ class Endpoint:
             now: the clock.
         """
         if self.breaker.circuit is Circuit.HALF_OPEN:
+            self._ceiling.restart()
             for flow in self._flows.values():
                 flow.limit.restart()
         self.breaker.succeeded()
@@ -139,7 +150,8 @@ class Endpoint:
     def congested(self, now: float, retry_after: float | None) -> None:
         """Note that it has too much to do. No failure: the request goes elsewhere, the server rests."""
         self._ceiling.refused(self.in_flight, now, self.seconds or 1.0)
-        pause = self._rest if retry_after is None else retry_after
+        # Less than a moment would be asking again and again.
+        pause = self._rest if retry_after is None else max(_REST, retry_after)
         if now >= self._rests_until:
             # The others of the same burst say nothing new.
             self._rest = min(self._rest * 2, _LONGEST_REST)

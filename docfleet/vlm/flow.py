@@ -6,6 +6,8 @@ gets lighter, and a moment later as many layouts are queued as lines had room. B
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from docfleet.vlm.limit import AdaptiveLimit
 
 #: Share of the newest request in the smoothed figures.
@@ -19,9 +21,12 @@ class Flow:
         """Begin with none; never more than `most` at once."""
         self.limit = AdaptiveLimit(most)
         self.in_flight = 0
+        self.answered = 0
         #: Seconds of the server's time: what one takes, shared by those of its kind there at once. None: unknown.
         self.pace: float | None = None
-        self.answered = 0
+        #: Seconds that one takes, by how many were there when it was sent: by the number of binary digits of that.
+        self.curve: dict[int, float] = {}
+        self._newest = 0
         #: When the last one left, or came where none was.
         self._since = 0.0
 
@@ -52,7 +57,25 @@ class Flow:
         """Note an answer, before it has left; `load` requests of the kind were there when it was sent."""
         self.limit.succeeded(seconds, load, self.in_flight)
         self.pace = smoothed(self.pace, seconds / load)
+        self._newest = load.bit_length()
+        self.curve[self._newest] = smoothed(self.curve.get(self._newest), seconds)
         self.answered += 1
+
+    def slowness(self, others: Iterable[Mapping[int, float]]) -> float:
+        """Return how many times as long one takes here as at the best of others, at least 1; 1 where nothing is known.
+
+        Compared is what took as many at once: a server that batches takes longer over each of thirty than its idle
+        twin over one, and is no slower. What has many there shares its time better, and is no faster either.
+
+        Args:
+            others: curves of other servers.
+        """
+        known = list(others)
+        for digits in (self._newest, *sorted(self.curve, reverse=True)):
+            rivals = [curve[digits] for curve in known if digits in curve]
+            if rivals and digits in self.curve:
+                return max(1.0, self.curve[digits] / max(min(rivals), 1e-9))
+        return 1.0
 
 
 def smoothed(old: float | None, new: float) -> float:

@@ -26,7 +26,7 @@ class Health:
         upstream: Upstream,
         *,
         clock: Callable[[], float],
-        changed: Callable[[Endpoint], None],
+        changed: Callable[[Endpoint, bool], None],
     ) -> None:
         self._settings = settings
         self._upstream = upstream
@@ -58,12 +58,13 @@ class Health:
 
     async def _ask(self, endpoint: Endpoint) -> None:
         was = endpoint.breaker.circuit
-        interval = self._settings.check_interval
+        interval, well = self._settings.check_interval, False
         try:
             endpoint.model = await self._upstream.offered_model(endpoint)
         except Trouble as trouble:
             endpoint.breaker.unhealthy(self._clock(), trouble.reason)
         else:
+            well = True
             endpoint.breaker.healthy(self._clock())
             interval *= 1.0 if endpoint.lost else _WELL
         if endpoint.breaker.circuit is not was:
@@ -71,4 +72,4 @@ class Health:
             logger.info("VLM server {} is {}{}", endpoint.url, _WORDS[endpoint.breaker.circuit], told)
         self._due[endpoint] = self._clock() + interval
         self._asking.pop(endpoint, None)
-        self._changed(endpoint)
+        self._changed(endpoint, well)

@@ -3,7 +3,7 @@
 Additive increase, multiplicative decrease (D.-M. Chiu, R. Jain, "Analysis of the increase and decrease algorithms for
 congestion avoidance in computer networks", 1989). Two things count as congestion, and each has its limit:
 
-- the server says so (429, 503), of all that it has: the ceiling falls to half of that, at most once a round;
+- the server says so (429, 503), of all that it has: the ceiling falls to half of what it took, at most once a round;
 - *latency grows as fast as the limit does*, of requests of one kind. By Little's law throughput is limit / latency:
   where a limit 1.3 times as large brings less than a tenth more throughput, the server only queues. A server that
   batches gets slower with each request too, but gains on the whole, so that a bound on latency alone would starve it.
@@ -23,6 +23,8 @@ _NEARLY = 0.9
 _BACK_OFF = 0.5
 #: Rounds after which a point of comparison is too old: the server's other users come and go.
 _STALE_ROUNDS = 10
+#: Rounds after which more is tried again that was not worth it.
+_SOON = 6
 
 
 class Ceiling:
@@ -31,8 +33,14 @@ class Ceiling:
     def __init__(self, most: int) -> None:
         """Begin at `most`: it has refused nothing yet."""
         self._most = float(most)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew: the server was away."""
         self._value = self._most
         self._punished_until = 0.0
+        #: Most that were there when one was answered, since the last refusal.
+        self._served = 0
 
     @property
     def value(self) -> int:
@@ -41,6 +49,7 @@ class Ceiling:
 
     def succeeded(self, in_flight: int) -> None:
         """Note an answer while so many requests were there; a ceiling that nobody reaches does not rise."""
+        self._served = max(self._served, in_flight)
         if in_flight >= self.value:
             self._value = min(self._most, self._value + 1.0 / self._value)
 
@@ -49,7 +58,9 @@ class Ceiling:
         if now < self._punished_until:
             return
         self._punished_until = now + seconds
-        self._value = max(1.0, min(self._value, in_flight) * _BACK_OFF)
+        # Refused in a quiet moment, it is not less than it could a while ago; refused again, it is.
+        self._value = max(1.0, min(self._value, max(in_flight, self._served)) * _BACK_OFF)
+        self._served = 0
 
 
 class AdaptiveLimit:
@@ -115,6 +126,8 @@ class AdaptiveLimit:
         if gain < _WORTH:
             self._value = min(self._most, max(_START, then_load))
             self._sent_before = in_flight - 1
+            # Where requests are of any length, a few answers may have misled it: it is tried again soon.
+            self._rounds = max(self._rounds, _STALE_ROUNDS - _SOON)
         else:
             self._set_point(load, seconds)
             self._grow(in_flight)

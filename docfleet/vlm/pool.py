@@ -56,6 +56,8 @@ class Pool:
         """
         for url in selection or ():
             endpoint = self._endpoints.get(url)
+            if endpoint is not None:
+                endpoint.named_at = now
             # A member that was drained may still be allowed by name.
             if endpoint is not None and not endpoint.draining:
                 continue
@@ -72,7 +74,10 @@ class Pool:
             endpoint
             for endpoint in self._endpoints.values()
             if not endpoint.in_flight
-            and (endpoint.draining or (not endpoint.pooled and now - endpoint.used_at > _GUEST_SECONDS))
+            and (
+                endpoint.draining
+                or (not endpoint.pooled and now - max(endpoint.used_at, endpoint.named_at) > _GUEST_SECONDS)
+            )
         ]
         for endpoint in gone:
             del self._endpoints[endpoint.url]
@@ -93,20 +98,23 @@ class Pool:
         alive = [endpoint for endpoint in self._usable(selection) if not endpoint.lost]
         fresh = [endpoint for endpoint in alive if endpoint.url not in avoid]
         measure = _measure(alive)
-        best = min((pace for one in alive if (pace := one.pace(measure)) is not None), default=0.0)
         ready = [endpoint for endpoint in fresh or alive if endpoint.may_send(kind, now, measure)]
         # A server on trial has to show that it works before it gets its share: it is tried as soon as there is work.
         trials = [endpoint for endpoint in ready if endpoint.breaker.circuit is Circuit.HALF_OPEN]
         if trials:
             return trials[0]
-        slowness = {one.url: one.slowness(measure, best, now) for one in fresh or alive}
+        curves = {one.url: one.curve(measure) for one in alive}
+        slowness = {
+            one.url: one.slowness(measure, [curve for url, curve in curves.items() if url != one.url], now)
+            for one in fresh or alive
+        }
         due = {one.url: slowness[one.url] * one.flow(kind).ahead(now) for one in ready}
         worth = [one for one in ready if not _too_slow(one.url, due[one.url], slowness, queue)]
         return min(worth, key=lambda one: (due[one.url], one.in_flight), default=None)
 
     def stranded(self, selection: Selection) -> bool:
-        """Return whether no server that such a request may use is alive."""
-        return all(endpoint.lost for endpoint in self._usable(selection))
+        """Return whether no server that such a request may use is well; one on trial may fail at that, too."""
+        return not any(endpoint.proven for endpoint in self._usable(selection))
 
     def reasons(self, selection: Selection) -> str:
         """Return in words why servers are down."""

@@ -1,7 +1,8 @@
 """The router: requests wait here for their turn, go to a server, and to another if that one fails.
 
 Which server is right depends on what a request asks for, and that stands at its end, after the picture: the first of
-those that wait are taken in before they have a server. The others cost a socket each.
+those that wait are taken in before they have a server. The others cost a socket each. Those for whom no server is well
+are told so when patience is over, counted from when they came or the last server was lost, wherever they wait.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import asyncio
 import itertools
 import time
 from bisect import insort
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 from loguru import logger
@@ -28,8 +28,11 @@ from docfleet.vlm.upstream import Congestion, Reply, Trouble, Upstream, kind_of
 _TRIES = 3
 #: Seconds between two looks at those who wait: rests end, and patience does.
 _TICK = 0.1
-#: Bytes of requests for the same servers that are taken in before they have one.
-_AHEAD = 64 * 1024 * 1024
+#: Bytes of requests that are taken in before they have a server: of those for the pool, and of those for the same
+#: servers that callers named. These may be gone, and must not hold up the others.
+_AHEAD, _AHEAD_NAMED = 64 * 1024 * 1024, 16 * 1024 * 1024
+#: Bytes that all requests may take up, whatever the number of workers and servers.
+_ALL_REQUESTS = 256 * 1024 * 1024
 
 ReadBody = Callable[[], Awaitable[bytes]]
 
@@ -50,6 +53,7 @@ class _Errand:
     kind: str
     #: Who came first has the lower one.
     number: int
+    came_at: float
 
     @property
     def like(self) -> tuple[Selection, str]:
@@ -69,7 +73,6 @@ class _Waiter:
     errand: _Errand
     avoid: frozenset[str]
     turn: asyncio.Future[_Turn]
-    stranded_at: float | None = None
 
 
 class Router:
@@ -87,7 +90,10 @@ class Router:
         self._queues: dict[tuple[Selection, str], list[_Waiter]] = {}
         self._numbers = itertools.count()
         #: Each selection has its own: nobody is held up by those who wait for one slow server.
-        self._ahead: defaultdict[Selection, Budget] = defaultdict(lambda: Budget(_AHEAD))
+        self._ahead: dict[Selection, Budget] = {}
+        self._bodies = Budget(_ALL_REQUESTS)
+        #: Since when no server of a selection is well that requests wait for.
+        self._stranded_at: dict[Selection, float] = {}
         self._under_way: dict[str, set[asyncio.Task[Reply]]] = {}
         self._ticking: asyncio.Task[None] | None = None
 
@@ -116,7 +122,8 @@ class Router:
     @property
     def waiting(self) -> int:
         """Requests that have no server yet."""
-        return sum(map(len, self._queues.values())) + sum(ahead.waiting for ahead in self._ahead.values())
+        taken_in = sum(map(len, self._queues.values()))
+        return taken_in + self._bodies.waiting + sum(ahead.waiting for ahead in self._ahead.values())
 
     async def send(self, selection: Selection, size: int, read: ReadBody) -> Reply:
         """Have a request answered, by whichever server.
@@ -131,13 +138,21 @@ class Router:
             Unanswered: no server is alive, and patience is over.
             Refused: servers fail at this request.
         """
-        self._pool.admit(selection, self._clock())
+        came_at, number = self._clock(), next(self._numbers)
+        self._pool.admit(selection, came_at)
+        ahead = self._ahead.setdefault(selection, Budget(_AHEAD if selection is None else _AHEAD_NAMED))
+        async with AsyncExitStack() as held:
+            async with ahead.hold(size):
+                # Twice: as it came, for another try, and as it goes out.
+                await held.enter_async_context(self._bodies.hold(2 * size))
+                body = await read()
+                errand = _Errand(selection, kind_of(body), number, came_at)
+                turn = await self._turn(errand, frozenset())
+            return await self._tried(errand, turn, body)
+
+    async def _tried(self, errand: _Errand, turn: _Turn, body: bytes) -> Reply:
         avoid: frozenset[str] = frozenset()
-        tries, number = 0, next(self._numbers)
-        async with self._ahead[selection].hold(size):
-            body = await read()
-            errand = _Errand(selection, kind_of(body), number)
-            turn = await self._turn(errand, avoid)
+        tries = 0
         while True:
             try:
                 return await self._attempt(turn, errand.kind, body)
@@ -166,9 +181,9 @@ class Router:
             under_way.discard(task)
             if not under_way:
                 self._under_way.pop(endpoint.url, None)
-            if not task.done():
-                # The caller is gone.
-                task.cancel()
+            # Where the caller is gone; what it may have ended with at the same moment, nobody asks for.
+            task.cancel()
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         if task.cancelled():
             raise Trouble("it stopped to answer health checks", reached=False)
         reply = task.result()
@@ -213,7 +228,8 @@ class Router:
                 continue
             errand = waiter.errand
             # Those that are not taken in yet may be of any kind.
-            behind = len(queue) + self._ahead[errand.selection].waiting
+            ahead = self._ahead.get(errand.selection)
+            behind = len(queue) + (ahead.waiting if ahead else 0)
             endpoint = self._pool.pick(errand.selection, errand.kind, behind, waiter.avoid, now)
             if endpoint is not None:
                 waiter.turn.set_result(_Turn(endpoint, endpoint.started(errand.kind, now)))
@@ -223,8 +239,8 @@ class Router:
                 return False
         return False
 
-    def _after_check(self, endpoint: Endpoint) -> None:
-        if endpoint.breaker.lost:
+    def _after_check(self, endpoint: Endpoint, well: bool) -> None:
+        if not well and endpoint.breaker.lost:
             # Nobody waits for the time limit of a server that is known to be gone.
             for task in self._under_way.get(endpoint.url, ()):
                 task.cancel()
@@ -241,12 +257,17 @@ class Router:
             await asyncio.sleep(_TICK)
 
     def _lose_patience(self, now: float) -> None:
+        awaited = {selection for selection, _ in self._queues}
+        for selection, ahead in list(self._ahead.items()):
+            if not ahead.idle:
+                awaited.add(selection)
+            elif selection is not None:
+                del self._ahead[selection]
+        stranded = {selection for selection in awaited if self._pool.stranded(selection)}
+        self._stranded_at = {selection: self._stranded_at.get(selection, now) for selection in stranded}
         for (selection, _), queue in self._queues.items():
-            stranded = self._pool.stranded(selection)
-            for waiter in queue:
-                if not stranded:
-                    waiter.stranded_at = None
-                elif waiter.stranded_at is None:
-                    waiter.stranded_at = now
-                elif now - waiter.stranded_at > self._settings.patience and not waiter.turn.done():
+            since = self._stranded_at.get(selection)
+            for waiter in queue if since is not None else ():
+                waited = now - max(since or 0.0, waiter.errand.came_at)
+                if waited > self._settings.patience and not waiter.turn.done():
                     waiter.turn.set_exception(Unanswered(self._pool.reasons(selection)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -186,6 +187,27 @@ def test_one_round_of_refusals_halves_what_was_there_once() -> None:
     assert ceiling.value == 7
 
 
+def test_a_refusal_in_a_quiet_moment_does_not_take_what_was_served_a_while_ago() -> None:
+    ceiling = Ceiling(100)
+    for in_flight in (1, 20, 60, 2):
+        ceiling.succeeded(in_flight)
+    ceiling.refused(1, 10.0, 1.0)
+    assert ceiling.value == 30
+    # Refused again and again, it is as little as that.
+    for moment in range(20, 30):
+        ceiling.refused(1, float(moment), 1.0)
+    assert ceiling.value == 1
+    ceiling.restart()
+    assert ceiling.value == 100
+
+
+def test_a_server_that_asks_to_be_asked_again_at_once_rests_a_moment() -> None:
+    endpoint = up("http://a")
+    endpoint.congested(100.0, 0.0)
+    assert not endpoint.may_send(LAYOUT, 100.4)
+    assert endpoint.may_send(LAYOUT, 100.5)
+
+
 def test_a_limit_that_nobody_reaches_teaches_nothing() -> None:
     limit = AdaptiveLimit(100)
     for _ in range(50):
@@ -262,11 +284,31 @@ def test_a_server_that_was_slow_is_tried_again_the_sooner_the_less_that_costs(pa
         load = endpoint.started(LAYOUT, 100.0)
         endpoint.succeeded(LAYOUT, pace, load, 100.0)
         endpoint.ended(LAYOUT, 100.0)
-    assert endpoint.slowness(LAYOUT, pace / 9, 100.0) == pytest.approx(9.0, rel=0.01)
-    assert endpoint.slowness(LAYOUT, pace / 9, 100.0 + 10 * pace) == pytest.approx(5.0, rel=0.01)
-    assert endpoint.slowness(LAYOUT, pace / 9, 100.0 + 30 * pace) == pytest.approx(2.0, rel=0.01)
+    others = [{1: pace / 9}]
+    assert endpoint.slowness(LAYOUT, others, 100.0) == pytest.approx(9.0, rel=0.01)
+    assert endpoint.slowness(LAYOUT, others, 100.0 + 10 * pace) == pytest.approx(5.0, rel=0.01)
+    assert endpoint.slowness(LAYOUT, others, 100.0 + 30 * pace) == pytest.approx(2.0, rel=0.01)
     endpoint.started(LAYOUT, 100.0)
-    assert endpoint.slowness(LAYOUT, pace / 9, 1e6) == pytest.approx(9.0, rel=0.01), "it has work: it is being measured"
+    assert endpoint.slowness(LAYOUT, others, 1e6) == pytest.approx(9.0, rel=0.01), "it has work: it is being measured"
+
+
+def test_a_server_that_batches_is_no_faster_for_having_much_and_its_idle_twin_no_slower() -> None:
+    paper = {name: PaperServer(1, 64, crowd=16, light=0.3) for name in "ab"}
+    # The second is away while the first learns to take many at once.
+    paper["b"].dead = (0.0, 30.0)
+    run = Run(paper)
+    while run.now < 30:
+        run.go(200, at_once=32)
+    before = Counter(run.pages)
+    run.go(2000, at_once=32)
+    assert run.pages[url_of("b")] - before[url_of("b")] >= 0.35 * 2000, run.pages - before
+
+
+@pytest.mark.parametrize("at_once", [32, 64, 96])
+def test_equal_servers_that_batch_get_equal_shares(at_once: int) -> None:
+    run = Run({name: PaperServer(1, 64, crowd=16, light=0.3) for name in "abcd"})
+    pages = run.go(3000, at_once).pages
+    assert max(pages.values()) <= 1.5 * min(pages.values()), pages
 
 
 def test_refusals_of_one_burst_make_a_server_rest_once_and_those_of_the_next_twice_as_long() -> None:
@@ -338,7 +380,9 @@ def test_a_named_server_is_used_for_those_who_name_it_and_only_if_it_is_allowed(
     pooled = pool.pick(None, LAYOUT, 1, (), 0.0)
     assert pooled is not None
     assert pooled.url == "http://a"
-    assert pool.tidy(10_000.0) == [chosen]
+    pool.admit(frozenset({"http://guest"}), 9_900.0)
+    assert pool.tidy(10_000.0) == [], "a request for it is on its way in"
+    assert pool.tidy(20_000.0) == [chosen]
 
 
 def test_no_key_is_shown() -> None:
