@@ -25,6 +25,7 @@ from docfleet.devices import Accelerator, Fitness, Kind, Machine, Plan, PlannedW
 from docfleet.devices.advice import recommendations
 from docfleet.devices.records import GIB
 from docfleet.errors import ConfigurationError
+from docfleet.models.backends import Backend, backends_for
 from docfleet.options import Tier
 
 __all__ = [
@@ -66,6 +67,8 @@ class Report:
     #: Where models would come from.
     source: ModelSource
     data_dir: Path
+    #: Kinds of small models that the planned workers load.
+    backends: tuple[Backend, ...] = ()
 
 
 def report(machine: Machine, planned: Plan, recommended: Plan, data_dir: Path) -> Report:
@@ -74,7 +77,8 @@ def report(machine: Machine, planned: Plan, recommended: Plan, data_dir: Path) -
     logger.disable("_config_endpoint")
     source = resolve_model_source(os.environ, home=data_dir / "mineru")
     advice = recommendations(machine, planned, recommended)
-    return Report(machine=machine, planned=planned, advice=advice, source=source, data_dir=data_dir)
+    backends = backends_for((worker.device for worker in planned.workers), machine.versions, os.environ)
+    return Report(machine=machine, planned=planned, advice=advice, source=source, data_dir=data_dir, backends=backends)
 
 
 def facts(told: Report) -> dict[str, Any]:
@@ -85,6 +89,10 @@ def facts(told: Report) -> dict[str, Any]:
         "plan": planned.to_json() | {"recommended_concurrency": told.advice["max_concurrent"]},
         "recommendations": told.advice,
         "model_source": told.source.to_json(),
+        "weights": {
+            "backends": list(told.backends),
+            "missing": missing_weights(told.source.models_dir, told.backends),
+        },
         "free_disk": {"folder": str(data_dir), "bytes": free_disk(data_dir)},
         "exit_status": _STATUS[planned.fitness],
     }
@@ -105,7 +113,7 @@ def describe(told: Report) -> str:
             *_expected(told.advice),
             "",
             "Models",
-            *_models(told.source),
+            *_models(told.source, told.backends),
             "",
             "Why not more",
             *(f"  {line}" for line in planned.limits),
@@ -162,13 +170,14 @@ def _expected(advice: dict[str, Any]) -> Iterator[str]:
         yield f"  {tier:<9} {seconds['one_worker']:>6g} / {seconds['all_workers']:g}{estimate}"
 
 
-def _models(source: ModelSource) -> Iterator[str]:
+def _models(source: ModelSource, backends: Sequence[Backend]) -> Iterator[str]:
     yield f"  source    {source.name.value}: {source.reason}"
     for probe in source.probes:
         reached = "reachable" if probe.reachable else f"not reachable: {probe.detail}"
         yield f"  {probe.source.value:<11} {probe.url} {reached}"
-    missing = missing_weights(source.models_dir)
+    missing = missing_weights(source.models_dir, backends)
     yield f"  weights   {missing or f'in {source.models_dir}'}"
+    yield f"  loaded    {', '.join(f'{backend.value} by workers {backend.workers}' for backend in backends)}"
 
 
 def _warned(planned: Plan) -> Iterator[str]:

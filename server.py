@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for warning in resolved.warnings():
             logger.warning("{}", warning)
         if wish.prefetch:
-            return prefetch(resolved.settings, wish.tier)
+            return prefetch(resolved.settings, wish.tier, wish.backend)
         return run(resolved.settings)
     except DocfleetError as exc:
         print(f"server.py: {exc.message}", file=sys.stderr)
@@ -160,15 +160,24 @@ def plan_fleet(settings: Settings, folder: DataFolder) -> Fleet:
     return assemble_fleet(settings, folder, source=source, machine=machine, pool=pool, launch=launch)
 
 
-def prefetch(settings: Settings, tier: str) -> int:
-    """Fetch the weights of a tier and return the exit status: 0 if all are here, 1 if not."""
+def prefetch(settings: Settings, tier: str, backend: str = "auto") -> int:
+    """Fetch the weights of a tier and return the exit status: 0 if all are here, 1 if not.
+
+    Args:
+        settings: of the server that they are for.
+        tier: a tier, or auto: the best that can run here.
+        backend: onnx | torch | both, for workers elsewhere; auto: what the workers of this machine load.
+    """
+    from docfleet.models.backends import Backend
     from docfleet.planning import fetch_weights, lacking
 
     # Whatever shall read the VLM here: nothing is started.
     fleet = plan_fleet(settings.model_copy(update={"vlm_servers": None}), open_folder(settings.data_dir))
+    named = {"auto": fleet.backends, "both": tuple(Backend)}
+    backends = named[backend] if backend in named else (Backend(backend),)
     if fleet.fetch is not None:
-        return 0 if fetch_weights(fleet.fetch, tier) else 1
-    lack = lacking(fleet.facts["model_source"], tier)
+        return 0 if fetch_weights(fleet.fetch, tier, backends, named=backend != "auto") else 1
+    lack = lacking(fleet.facts["model_source"], tier, backends)
     if lack:
         print(f"server.py: {lack}", file=sys.stderr)
     return 1 if lack else 0

@@ -236,6 +236,12 @@ def option_parser() -> argparse.ArgumentParser:
         choices=("auto", "basic", "standard", "advanced"),
         help="with --prefetch: the tier to fetch for (default: the best that can run here)",
     )
+    parser.add_argument(
+        "--prefetch-backend",
+        choices=("auto", "onnx", "torch", "both"),
+        help="with --prefetch: small models for workers on the CPU or without PyTorch (onnx), on accelerators with "
+        "PyTorch (torch), or both (default: what this machine's workers load)",
+    )
     return parser
 
 
@@ -314,6 +320,8 @@ class Wish:
     prefetch: bool
     #: With `prefetch`: the tier to fetch for; auto is the best that can run here.
     tier: str
+    #: With `prefetch`: auto (what this machine loads) | onnx | torch | both.
+    backend: str = "auto"
 
 
 def parse_command_line(argv: Sequence[str] | None = None) -> tuple[Resolved, Wish]:
@@ -322,5 +330,12 @@ def parse_command_line(argv: Sequence[str] | None = None) -> tuple[Resolved, Wis
     arguments = vars(parser.parse_args(argv))
     if arguments["tier"] and not arguments["prefetch"]:
         parser.error("--tier belongs to --prefetch; documents name theirs in the option tier")
-    wish = Wish(arguments["show_config"], arguments["prefetch"], arguments["tier"] or "auto")
+    if arguments["prefetch_backend"] and not arguments["prefetch"]:
+        parser.error("--prefetch-backend belongs to --prefetch; MINERU_MODEL_SMALL_BACKEND decides what workers load")
+    wish = Wish(
+        arguments["show_config"],
+        arguments["prefetch"],
+        arguments["tier"] or "auto",
+        arguments["prefetch_backend"] or "auto",
+    )
     return resolve(arguments), wish

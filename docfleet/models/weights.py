@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+
+from docfleet.models.backends import Backend
 
 _TABLE_FILES = ("Table/slanet-plus.onnx", "Table/unet.onnx", "Table/PP-LCNet_x1_0_table_cls.onnx")
 
-#: Repositories of small models, either of which serves tier basic, and their files (mineru 4.0.12,
-#: `mineru.model.registry`).
+#: Repositories of small models and their files (mineru 4.0.12, `mineru.model.registry`). The device of a worker decides
+#: which of them it loads (`docfleet.models.backends`).
 REPOSITORIES: dict[str, tuple[str, ...]] = {
     "MinerU-4_models_onnx": (
         "Layout/PP-DocLayoutV2/inference.onnx",
@@ -37,21 +40,39 @@ COMPLETE_MARKER = ".mineru_complete"
 _LFS_POINTER = b"version https://git-lfs"
 
 
-def missing_weights(folder: Path) -> str:
-    """Return what keeps `folder` from serving tier basic without a hub, in one clause; empty if nothing does."""
+def missing_weights(folder: Path, backends: Collection[Backend] = ()) -> str:
+    """Return what keeps `folder` from serving tier basic without a hub, in one clause; empty if nothing does.
+
+    Args:
+        folder: folder of repositories.
+        backends: what the workers load, all of which must be here; by default whichever it holds will do.
+    """
     try:
         if not folder.is_dir():
             return f"there is no folder {folder}"
         lacking = {name: _lacking(folder / name, files) for name, files in REPOSITORIES.items()}
     except OSError as exc:
         return f"{folder} cannot be read ({exc.strerror or exc})"
-    if not all(lacking.values()):
-        return ""
-    # Of two incomplete repositories the fuller one is the one that somebody meant to have.
-    name = min(lacking, key=lambda candidate: len(lacking[candidate]) / len(REPOSITORIES[candidate]))
-    if len(lacking[name]) == len(REPOSITORIES[name]):
+    if not backends:
+        if not all(lacking.values()):
+            return ""
+        # Of two incomplete repositories the fuller one is the one that somebody meant to have.
+        backends = [min(Backend, key=lambda backend: _share_lacking(backend, lacking))]
+    short = [backend for backend in backends if lacking[backend.repository]]
+    if short and all(_share_lacking(backend, lacking) == 1 for backend in Backend):
         return f"{folder} holds no weights of MinerU"
-    return f"{folder / name} lacks {len(lacking[name])} of {len(REPOSITORIES[name])} parts, such as {lacking[name][0]}"
+    return " and ".join(_told(folder, backend, lacking[backend.repository]) for backend in short)
+
+
+def _share_lacking(backend: Backend, lacking: Mapping[str, list[str]]) -> float:
+    return len(lacking[backend.repository]) / len(REPOSITORIES[backend.repository])
+
+
+def _told(folder: Path, backend: Backend, lacking: list[str]) -> str:
+    name, parts = backend.repository, len(REPOSITORIES[backend.repository])
+    if len(lacking) == parts:
+        return f"{folder} lacks {name}, which workers {backend.workers} load"
+    return f"{folder / name} lacks {len(lacking)} of {parts} parts, such as {lacking[0]}"
 
 
 def _lacking(repository: Path, files: tuple[str, ...]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +16,10 @@ from docfleet.devices.spares import count_spares, spare_slots
 from docfleet.engine.mineru.orders import BEST, FetchOrders
 from docfleet.files import DataFolder
 from docfleet.launch.fleet import Launch
+from docfleet.models.backends import Backend, backends_for
 from docfleet.models.records import ModelSource
 from docfleet.options import Tier
-from docfleet.planning.weights import fetch_orders
+from docfleet.planning.weights import fetch_orders, partly_missing
 from docfleet.planning.workers import equip, plan_workers, recycling_limits
 from docfleet.settings import Settings
 from docfleet.sharding.deadlines import Deadlines
@@ -40,6 +42,8 @@ class Fleet:
     pool: PoolPlan | None = None
     #: Those of them that this machine is to run.
     launch: Launch | None = None
+    #: Kinds of small models that the workers load.
+    backends: tuple[Backend, ...] = ()
 
 
 def assemble_fleet(
@@ -71,17 +75,19 @@ def assemble_fleet(
     remarks, warnings = ((), ()) if launch is None else (launch.servers.remarks, launch.servers.warnings)
     planned = replace(planned, limits=(*planned.limits, reason, *remarks))
     workers = _worker_plan(settings, folder, source, machine, pool, planned, spares)
+    backends = backends_for((slot.device for slot in workers.slots), machine.versions, os.environ)
+    lacks = partly_missing(source, backends)
     facts = {
         "version": __version__,
         "devices": {"machine": machine.to_json(), "plan": planned.to_json()},
         "recommendations": advice,
         "model_source": source.to_json(),
-        "warnings": [*planned.warnings, *filter(None, [planned.performance_warning]), *warnings],
+        "warnings": [*planned.warnings, *filter(None, [planned.performance_warning, lacks]), *warnings],
     }
     # Servers of our own fetch their model themselves, each engine its kind.
     best = BEST if launch is None else Tier.BASIC
-    fetch = None if source.offline else fetch_orders(source, workers.slots[0], settings.log_level, best)
-    return Fleet(workers, facts, machine.accelerators, fetch, pool, launch)
+    fetch = None if source.offline else fetch_orders(source, workers.slots, settings.log_level, best)
+    return Fleet(workers, facts, machine.accelerators, fetch, pool, launch, backends)
 
 
 def _worker_plan(

@@ -14,6 +14,7 @@ import pytest
 
 from docfleet.devices import Fitness, Kind, detect, plan
 from docfleet.devices.child import Child
+from tests.weights_folder import fill
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("MINERU_", "OMP_", "CUDA_"))}
@@ -288,6 +289,18 @@ def test_the_json_of_the_command_holds_all_facts() -> None:
     assert set(told["recommendations"]["seconds_per_page"]) == {"auto", "flash", "basic", "standard", "advanced"}
     assert told["model_source"]["name"] in ("huggingface", "modelscope", "local", "embedded")
     assert told["machine"]["versions"]["mineru"].startswith("4.")
+
+
+def test_what_a_folder_of_weights_lacks_is_judged_by_what_the_planned_workers_load(tmp_path: Path) -> None:
+    local = {"MINERU_MODEL_SOURCE": "local", "MINERU_MODEL_BASE_DIR": str(fill(tmp_path))}
+    _, output, _ = command("--devices", "cpu", **local)
+    assert f"weights   in {tmp_path}" in output
+    local["MINERU_MODEL_SMALL_BACKEND"] = "torch"
+    lack = f"{tmp_path} lacks MinerU-4_models_torch, which workers on accelerators with PyTorch load"
+    _, output, _ = command("--devices", "cpu", **local)
+    assert f"weights   {lack}" in output
+    _, output, _ = command("--devices", "cpu", "--json", **local)
+    assert json.loads(output)["weights"] == {"backends": ["torch"], "missing": lack}
 
 
 @pytest.mark.parametrize("options", [("--devices", "cuda:77"), ("--require-accelerator", "--devices", "cpu")])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from docfleet.engine.mineru.orders import FetchOrders
+from docfleet.models.backends import TORCH_DISTRIBUTIONS, Backend, backends_for
 from docfleet.models.progress import Arrivals, Fetching, read_status, write_status
-from docfleet.models.weights import missing_weights
+from docfleet.models.weights import REPOSITORIES, missing_weights
 from tests import tiny_models
 from tests.integration.hub_house import closed_port
 from tests.integration.weights_hub import REPOSITORY, WeightsHub, weights_hub
@@ -21,6 +25,7 @@ from tests.mineru_support import files_of
 from tests.serving import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
+TORCH = Backend.TORCH.repository
 SOURCES = ("huggingface", "modelscope")
 LARGE = "MFR/pp_formulanet_plus_m/PP-FormulaNet_plus-M.onnx"
 SMALL = "Layout/PP-DocLayoutV2/inference.yml"
@@ -36,13 +41,17 @@ def hub(tmp_path: Path) -> Iterator[WeightsHub]:
         yield house
 
 
-def start(models: Path, hub: WeightsHub, *sources: str, **more: str) -> subprocess.Popen[str]:
+def orders(models: Path, hub: WeightsHub, *sources: str, **more: str) -> FetchOrders:
     environment = hub.environment(sources[0]) | {
         "MINERU_MODEL_BASE_DIR": str(models),
         "MINERU_HOME": str(models / "home"),
     }
     environment |= PATIENCE | more
-    return FetchOrders(sources=sources, models_dir=models, tier="basic", environment=environment, pause=0.05).start()
+    return FetchOrders(sources=sources, models_dir=models, tier="basic", environment=environment, pause=0.05)
+
+
+def start(models: Path, hub: WeightsHub, *sources: str, **more: str) -> subprocess.Popen[str]:
+    return orders(models, hub, *sources, **more).start()
 
 
 PATIENCE = {"HF_HUB_DOWNLOAD_TIMEOUT": "5", "HF_HUB_OFFLINE": "0"}
@@ -137,12 +146,69 @@ def test_a_fetch_ends_when_whoever_started_it_is_gone(tmp_path: Path, hub: Weigh
     assert process.wait(timeout=20) == 1
 
 
+def offer_torch(hub: WeightsHub, folder: Path) -> None:
+    """Let the hub hold the other kind of small models, too."""
+    for part in REPOSITORIES[TORCH]:
+        path = folder / part if Path(part).suffix else folder / part / "model.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(3000))
+    hub.folders[TORCH] = folder
+
+
+def test_both_kinds_of_small_models_are_fetched_and_one_that_cannot_be_had_keeps_the_other_not_from_coming(
+    tmp_path: Path, hub: WeightsHub
+) -> None:
+    models = tmp_path / "models"
+    both = replace(orders(models, hub, "huggingface"), backends=("torch", "onnx"))
+    assert wait(both.start()) == 1
+    is_whole(models, hub)
+    status = read_status(models)
+    assert status is not None
+    assert TORCH in status.error
+    offer_torch(hub, tmp_path / "torch")
+    assert wait(both.start()) == 0
+    assert missing_weights(models, list(Backend)) == ""
+
+
+def test_the_repositories_of_all_devices_are_those_that_mineru_loads_there(tmp_path: Path) -> None:
+    # Nobody imports them: MinerU's rule looks whether they are there.
+    for name in TORCH_DISTRIBUTIONS:
+        (tmp_path / "packages" / name).mkdir(parents=True)
+        (tmp_path / "packages" / name / "__init__.py").touch()
+    program = (
+        "import json, sys\nfrom docfleet.engine.mineru.prefetch import wanted_repositories\n"
+        "cases = (['cpu'], ['cuda'], ['cuda', 'cpu'], ['cpu', 'npu', 'cuda'], ['mps'])\n"
+        "print(json.dumps([[repo.name for repo in wanted_repositories('basic', case)] for case in cases]))\n"
+    )
+
+    def told(*more: str) -> list[list[str]]:
+        path = os.pathsep.join([*more, str(ROOT)])
+        base = {name: value for name, value in os.environ.items() if not name.startswith("MINERU_")}
+        environment = base | {"PYTHONPATH": path, "MINERU_HOME": str(tmp_path)}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        names: list[list[str]] = json.loads(done.stdout)
+        return names
+
+    def by_our_rule(installed: Sequence[str]) -> list[list[str]]:
+        cases = (["cpu"], ["cuda:0"], ["cuda:1", "cpu"], ["cpu", "npu:0", "cuda:0"], ["mps"])
+        return [[backend.repository for backend in backends_for(case, installed, {})] for case in cases]
+
+    with_torch = told(str(tmp_path / "packages"))
+    assert with_torch == [[REPOSITORY], [TORCH], [TORCH, REPOSITORY], [REPOSITORY, TORCH], [TORCH]]
+    assert [sorted(names) for names in with_torch] == by_our_rule(TORCH_DISTRIBUTIONS)
+    shutil.rmtree(tmp_path / "packages" / "torch")
+    if importlib.util.find_spec("torch") is None:
+        assert told(str(tmp_path / "packages")) == by_our_rule(TORCH_DISTRIBUTIONS[1:])
+
+
 def test_the_command_fetches_for_an_offline_machine_or_says_why_not(tmp_path: Path, hub: WeightsHub) -> None:
-    def prefetch(**environment: str) -> subprocess.CompletedProcess[str]:
+    def prefetch(*more: str, **environment: str) -> subprocess.CompletedProcess[str]:
         base = {name: value for name, value in os.environ.items() if not name.startswith(("MINERU_", "HF_"))}
         folders = ("--data-dir", str(tmp_path / "data"), "--models-dir", str(tmp_path / "models"))
         return subprocess.run(
-            [sys.executable, "server.py", "--prefetch", "--tier", "basic", *folders],
+            [sys.executable, "server.py", "--prefetch", "--tier", "basic", *folders, *more],
             cwd=ROOT,
             env=base | PATIENCE | environment,
             capture_output=True,
@@ -159,7 +225,16 @@ def test_the_command_fetches_for_an_offline_machine_or_says_why_not(tmp_path: Pa
     done = prefetch(**hub.environment("auto"))
     assert done.returncode == 0, done.stderr
     is_whole(tmp_path / "models", hub)
+    assert "weights for workers on the CPU or without PyTorch are in" in done.stderr
     assert prefetch(MINERU_MODEL_SOURCE="local").returncode == 0
+    other = prefetch("--prefetch-backend", "torch", MINERU_MODEL_SOURCE="local")
+    assert other.returncode == 1
+    assert f"lacks {TORCH}, which workers on accelerators with PyTorch load" in other.stderr
+    offer_torch(hub, tmp_path / "torch")
+    other = prefetch("--prefetch-backend", "torch", **hub.environment("huggingface"))
+    assert other.returncode == 0, other.stderr
+    assert "weights for workers on accelerators with PyTorch are in" in other.stderr
+    assert prefetch("--prefetch-backend", "both", MINERU_MODEL_SOURCE="local").returncode == 0
     (tmp_path / "models" / REPOSITORY / SMALL).unlink()
     refused = prefetch(MINERU_MODEL_SOURCE="local")
     assert refused.returncode == 1

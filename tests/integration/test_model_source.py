@@ -16,6 +16,7 @@ from _config_endpoint import ModelSource, Source, hub_endpoints, missing_weights
 from docfleet.errors import ConfigurationError
 from docfleet.models.weights import REPOSITORIES
 from tests.integration import hub_house as house
+from tests.weights_folder import fill
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds: long enough for a hub on this machine, short enough to wait for one that hangs.
@@ -54,20 +55,6 @@ def decide(
         timeout=timeout,
         endpoints={Source.HUGGINGFACE: huggingface, Source.MODELSCOPE: modelscope},
     )
-
-
-def fill(folder: Path, repository: str = "MinerU-4_models_onnx") -> Path:
-    """Make a models folder that looks whole to MinerU."""
-    for part in REPOSITORIES[repository]:
-        path = folder / repository / part
-        if path.suffix:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"weights")
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "model.safetensors").write_bytes(b"weights")
-            (path / ".mineru_complete").touch()
-    return folder
 
 
 def test_hugging_face_is_taken_where_it_answers_and_asked_for_a_file_of_the_real_repository(

@@ -31,6 +31,8 @@ class WeightsHub:
         #: What to do wrong with the next transfers of a file: "break" (after `break_at` bytes), "corrupt", "503".
         self.faults: dict[str, list[str]] = {}
         self.break_at = 0
+        #: Repositories that it holds, by name.
+        self.folders = {REPOSITORY: folder}
         #: Seconds for each block of a transfer.
         self.slow = 0.0
         #: Bytes after which a transfer waits for `go`; None: none waits.
@@ -42,10 +44,9 @@ class WeightsHub:
         self.resumed: dict[str, int] = {}
         self.lock = threading.Lock()
 
-    def files(self) -> dict[str, Path]:
-        return {
-            path.relative_to(self.folder).as_posix(): path for path in sorted(self.folder.rglob("*")) if path.is_file()
-        }
+    def files(self, repository: str = REPOSITORY) -> dict[str, Path]:
+        folder = self.folders[repository]
+        return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
     def next_fault(self, name: str) -> str:
         with self.lock:
@@ -104,20 +105,22 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         path = unquote(address.path)
-        huggingface, modelscope = f"/opendatalab/{REPOSITORY}", f"/api/v1/models/OpenDataLab/{REPOSITORY}"
+        repository = next((name for name in self.held.folders if f"/{name}/" in f"{path}/"), "")
+        if not repository:
+            self.send_error(404)
+            return
+        files = [(name, place.read_bytes()) for name, place in self.held.files(repository).items()]
+        huggingface, modelscope = f"/opendatalab/{repository}", f"/api/v1/models/OpenDataLab/{repository}"
         if path.startswith(f"/api/models{huggingface}"):
-            self._json({"id": huggingface[1:], "sha": COMMIT, "siblings": [self._sibling(*f) for f in self._files()]})
+            self._json({"id": huggingface[1:], "sha": COMMIT, "siblings": [self._sibling(*f) for f in files]})
         elif path.startswith(f"{huggingface}/resolve/"):
-            self._file(path.removeprefix(f"{huggingface}/resolve/").partition("/")[2])
+            self._file(repository, path.removeprefix(f"{huggingface}/resolve/").partition("/")[2])
         elif path == f"{modelscope}/repo/files":
-            self._json({"Code": 200, "Success": True, "Data": {"Files": [self._entry(*f) for f in self._files()]}})
+            self._json({"Code": 200, "Success": True, "Data": {"Files": [self._entry(*f) for f in files]}})
         elif path == f"{modelscope}/repo":
-            self._file(query["FilePath"])
+            self._file(repository, query["FilePath"])
         else:
             self.send_error(404)
-
-    def _files(self) -> list[tuple[str, bytes]]:
-        return [(name, path.read_bytes()) for name, path in self.held.files().items()]
 
     def _sibling(self, name: str, content: bytes) -> dict[str, object]:
         entry: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": _blob(content)}
@@ -138,8 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _file(self, name: str) -> None:
-        path = self.held.files().get(name)
+    def _file(self, repository: str, name: str) -> None:
+        path = self.held.files(repository).get(name)
         if path is None:
             self.send_error(404)
             return

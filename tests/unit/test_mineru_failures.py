@@ -98,7 +98,7 @@ def test_errors_of_the_family_and_interrupts_pass_unchanged() -> None:
 
 def test_a_message_says_how_to_get_missing_weights_and_shows_no_path() -> None:
     message = outcome(FileNotFoundError("Model repo A is not ready under /srv/secret/A; missing: b.onnx")).message
-    assert "--prefetch" in message
+    assert "--prefetch-backend onnx` or `torch`" in message
     assert "/srv" not in message
 
 

@@ -99,6 +99,14 @@ def test_a_tier_without_a_prefetch_is_refused_and_not_passed_over(capsys: pytest
     ]
 
 
+def test_for_which_workers_weights_are_fetched_is_said_with_a_prefetch_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_command_line(["--prefetch-backend", "torch"])
+    assert "--prefetch-backend belongs to --prefetch" in capsys.readouterr().err
+    wishes = [parse_command_line(["--prefetch", *more])[1] for more in ([], ["--prefetch-backend", "both"])]
+    assert [wish.backend for wish in wishes] == ["auto", "both"]
+
+
 def test_the_tables_of_the_readme_are_those_of_the_code() -> None:
     renew = runpy.run_path(str(ROOT / "docs" / "readme.py"))["renew"]
     readme = (ROOT / "README.md").read_text()

@@ -41,8 +41,8 @@ _LONGEST_CAUSE = 200
 
 #: How to get weights; every message about missing ones ends with it.
 WEIGHTS_REMEDY = (
-    "Fetch them with `python server.py --prefetch`, or set MINERU_MODEL_SOURCE to huggingface or modelscope "
-    "where the server may fetch them itself."
+    "Fetch them with `python server.py --prefetch` (on another machine with `--prefetch-backend onnx` or `torch`, as "
+    "their name says), or set MINERU_MODEL_SOURCE to huggingface or modelscope where the server may fetch them itself."
 )
 
 

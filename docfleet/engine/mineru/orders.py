@@ -29,8 +29,13 @@ class FetchOrders:
     log_level: str = "info"
     #: Seconds before a second try at a file.
     pause: float = 1.0
-    #: A worker's: the device decides which weights are needed.
+    #: A worker's, all but the device.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: Families of devices that the workers are on ("cpu", "cuda"): what they need together is fetched. Empty: the one
+    #: that the environment names.
+    devices: tuple[str, ...] = ()
+    #: Kinds of small models to fetch whatever the devices need: "onnx", "torch". Empty: what the devices need.
+    backends: tuple[str, ...] = ()
 
     def start(self) -> subprocess.Popen[str]:
         """Start the program. It ends when it is done, or when its standard input is closed.
@@ -51,6 +56,8 @@ class FetchOrders:
             "tier": self.tier,
             "log_level": self.log_level,
             "pause": self.pause,
+            "devices": self.devices,
+            "backends": self.backends,
         }
         try:
             process.stdin.write(json.dumps(orders) + "\n")

@@ -1,9 +1,9 @@
 """Fetch the weights of a tier: a program of its own, `python -m docfleet.engine.mineru.prefetch`.
 
-Orders come as one line of JSON on standard input: {"sources", "models_dir", "tier", "log_level", "pause"}. It ends with
-status 0 once all is here, with 1 and a line on standard error if it cannot be, and when its input closes: whoever
-started it is gone then. What is needed where is MinerU's knowledge and read from its registry; hubs are
-`docfleet.models`' business.
+Orders come as one line of JSON on standard input: {"sources", "models_dir", "tier", "log_level", "pause", "devices",
+"backends"}. It ends with status 0 once all is here, with 1 and a line on standard error if it cannot be, and when its
+input closes: whoever started it is gone then. What is needed where is MinerU's knowledge and read from its registry;
+hubs are `docfleet.models`' business.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ from docfleet.options import Tier
 if TYPE_CHECKING:
     from mineru.model.download import ModelRepo
 
+#: MinerU's variable for the device of a process.
+_DEVICE_VARIABLE = "MINERU_DEVICE_MODE"
+
 
 def main() -> int:
     """Carry out the orders."""
@@ -41,16 +45,35 @@ def main() -> int:
     models_dir = Path(orders["models_dir"])
     before = read_status(models_dir)
     try:
-        came = [_fetch(repo, orders, models_dir) for repo in wanted_repositories(orders["tier"])]
+        came = _fetch_all(orders, models_dir)
     except DocfleetError as exc:
         write_status(models_dir, Fetching(state="failed", error=exc.message))
         logger.error("{}", exc.message)
         return 1
-    if before is not None and before.state != "done" and not any(came):
+    if before is not None and before.state != "done" and not came:
         # Whoever put the last one in its place was killed before it said so.
         mark_arrival(models_dir)
     write_status(models_dir, Fetching(state="done"))
     return 0
+
+
+def _fetch_all(orders: dict[str, Any], models_dir: Path) -> bool:
+    """Fetch what is wanted; what cannot be had keeps nothing else from coming. Return whether there was anything.
+
+    Raises:
+        DocfleetError: what was said of the first that did not come.
+    """
+    repositories = wanted_repositories(orders["tier"], orders["devices"], orders["backends"])
+    logger.info("weights for tier {}: {}", orders["tier"], ", ".join(repo.name for repo in repositories) or "none")
+    came, failures = False, []
+    for repo in repositories:
+        try:
+            came = _fetch(repo, orders, models_dir) or came
+        except DocfleetError as exc:
+            failures.append(exc)
+    if failures:
+        raise failures[0]
+    return came
 
 
 def _fetch(repo: ModelRepo, orders: dict[str, Any], models_dir: Path) -> bool:
@@ -71,26 +94,41 @@ def _fetch(repo: ModelRepo, orders: dict[str, Any], models_dir: Path) -> bool:
     return fetch(wanted, last, models_dir, partial(_is_here, repo), pause=orders["pause"])
 
 
-def wanted_repositories(tier: str) -> list[ModelRepo]:
-    """Return what a tier needs on this device; flash needs nothing.
+def wanted_repositories(tier: str, devices: Sequence[str] = (), backends: Sequence[str] = ()) -> list[ModelRepo]:
+    """Return what a tier needs on all of these devices, each repository once; flash needs nothing.
 
     Args:
         tier: a tier, or `BEST`.
+        devices: families of devices; none: the one that the environment names.
+        backends: kinds of small models, whatever the devices need; none: what they need.
     """
+    from mineru.model.registry import small_model_repo
+
+    if tier == Tier.FLASH:
+        return []
+    wanted = {repo.name: repo for repo in map(small_model_repo, backends)}
+    for device in devices or (None,):
+        for repo in _needed_on(device, tier, small=not backends):
+            wanted.setdefault(repo.name, repo)
+    return list(wanted.values())
+
+
+def _needed_on(device: str | None, tier: str, *, small: bool) -> Iterator[ModelRepo]:
     from mineru.config import config
     from mineru.model.registry import small_model_repo, vlm_model_repo
     from mineru.model.runtime.device import module_available
     from mineru.model.vlm.selector import VLM_REQUIRED_MODULES, resolve_vlm_engine
 
-    if tier == Tier.FLASH:
-        return []
-    wanted = [small_model_repo()]
+    if device is not None:
+        # MinerU asks for it anew each time it decides what a device runs.
+        os.environ[_DEVICE_VARIABLE] = device
+    if small:
+        yield small_model_repo()
     if tier == Tier.BASIC or config.model.vlm.server_url:
-        return wanted
+        return
     engine = resolve_vlm_engine()
     if tier != BEST or all(module_available(name) for name in VLM_REQUIRED_MODULES[engine]):
-        wanted.append(vlm_model_repo(engine))
-    return wanted
+        yield vlm_model_repo(engine)
 
 
 def _is_here(repo: ModelRepo) -> bool:
