@@ -5,7 +5,7 @@
 | `VLLM_PORTS=8001,8002` | `vlm_endpoints`: these ports, on the host of `vlm_server_url`, else on this machine |
 | `USE_MULTI_VLLM=false` | only the first of `VLLM_PORTS` |
 | `USE_CONCURRENT=false` | `vlm_serial` |
-| `MAX_WORKERS` | `workers` |
+| `MAX_WORKERS` | `max_workers` |
 | `MINERU_VL_SERVER`, `MINERU_MODEL_VLM_SERVER_URL` | `vlm_server_url` (MinerU's own client) |
 | `MINERU_VL_API_KEY`, `MINERU_MODEL_VLM_API_KEY` | `vlm_api_keys` (MinerU's own client) |
 | `MINERU_VL_MODEL_NAME`, `MINERU_MODEL_VLM_MODEL` | `vlm_model` (MinerU's own client) |
@@ -22,7 +22,7 @@ from docfleet.errors import ConfigurationError
 
 #: Variables that are a setting by another name; of two, the first wins.
 _RENAMED = {
-    "workers": ("MAX_WORKERS",),
+    "max_workers": ("MAX_WORKERS",),
     "vlm_server_url": ("MINERU_VL_SERVER", "MINERU_MODEL_VLM_SERVER_URL"),
     "vlm_api_keys": ("MINERU_VL_API_KEY", "MINERU_MODEL_VLM_API_KEY"),
     "vlm_model": ("MINERU_VL_MODEL_NAME", "MINERU_MODEL_VLM_MODEL"),

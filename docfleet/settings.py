@@ -72,6 +72,9 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=1024, le=65535, description="port to listen on")
     devices: str = Field("auto", description="auto, cpu, or a list such as cuda:0,cuda:1")
     workers: Count = Field(None, description="worker processes in all; by default what devices and memory allow")
+    max_workers: Count = Field(
+        None, description="worker processes at most, however many are found right; the number in workers goes over it"
+    )
     workers_per_device: PerDevice = Field(
         None, description="worker processes on each accelerator; by default 1; auto: as many as its memory holds"
     )

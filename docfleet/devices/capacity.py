@@ -44,6 +44,7 @@ def fill(
     tier: Tier,
     workers: int | None,
     per_device: PerDevice,
+    max_workers: int | None,
     max_cpu_workers: int,
     overcommit: bool = False,
 ) -> Capacity:
@@ -59,6 +60,7 @@ def fill(
         number = per_device if isinstance(per_device, int) else None
         asked = number if workers is None else workers - len(capacity.places)
         capacity.places += _on_cpu(machine, capacity, asked, None if overcommit else max_cpu_workers)
+    _bound(capacity, workers, max_workers)
     _fit_memory(machine, capacity, tier, asked=workers is not None or isinstance(per_device, int))
     for target in targets:
         if target not in capacity.places:
@@ -140,6 +142,17 @@ def _on_cpu(machine: Machine, capacity: Capacity, asked: int | None, most: int |
     if asked is not None and asked > cap:
         capacity.warnings.append(f"{asked} workers on the CPU were asked for; {cap} run, which keeps its cores busy.")
     return [None] * max(0, cap if asked is None else min(asked, cap))
+
+
+def _bound(capacity: Capacity, workers: int | None, most: int | None) -> None:
+    if most is None:
+        return
+    if workers is not None:
+        if workers > most:
+            capacity.warnings.append(f"max_workers={most} does nothing, because workers={workers} says otherwise.")
+    elif len(capacity.places) > most:
+        capacity.limits.append(f"The setting max_workers allows {most} of {len(capacity.places)} workers.")
+        capacity.places = capacity.places[:most]
 
 
 def _fit_memory(machine: Machine, capacity: Capacity, tier: Tier, *, asked: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -184,6 +185,25 @@ def test_a_total_of_workers_is_spread_over_the_cards(workers: int, per_device: i
     assert [worker.device for worker in planned.workers] == devices
 
 
+@pytest.mark.parametrize(
+    ("wanted", "devices"),
+    [
+        ({"max_workers": 16}, ["cuda:0", "cuda:1"]),
+        ({"max_workers": 1}, ["cuda:0"]),
+        ({"max_workers": 3, "workers_per_device": 2}, ["cuda:0", "cuda:1", "cuda:0"]),
+        ({"max_workers": 3, "workers_per_device": "auto"}, ["cuda:0", "cuda:1", "cuda:0"]),
+        ({"max_workers": 3, "devices": "cuda,cpu"}, ["cuda:0", "cuda:1", "cpu"]),
+        ({"max_workers": 3, "devices": "cpu"}, ["cpu"] * 3),
+        ({"max_workers": 1, "workers": 2}, ["cuda:0", "cuda:1"]),
+    ],
+    ids=str,
+)
+def test_a_bound_takes_workers_away_and_never_adds_one(wanted: dict[str, Any], devices: list[str]) -> None:
+    planned = plan(TWO_4090, **wanted)
+    assert [worker.device for worker in planned.workers] == devices
+    assert any("max_workers=1 does nothing" in warning for warning in planned.warnings) == ("workers" in wanted)
+
+
 def test_a_card_left_without_a_worker_is_named() -> None:
     planned = plan(TWO_4090, workers=1)
     assert planned.unused == {"cuda:1": "there are fewer workers than devices"}
@@ -287,7 +307,9 @@ def test_a_device_that_cannot_be_used_is_refused_with_what_there_is(devices: str
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"workers": 0}, {"workers_per_device": 0}, {"workers": -1}, {"tier": "fastest"}], ids=str
+    "wrong",
+    [{"workers": 0}, {"max_workers": 0}, {"workers_per_device": 0}, {"workers": -1}, {"tier": "fastest"}],
+    ids=str,
 )
 def test_numbers_and_tiers_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
