@@ -71,12 +71,16 @@ class Settings(BaseModel):
     host: Host = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=1024, le=65535, description="port to listen on")
     devices: str = Field("auto", description="auto, cpu, or a list such as cuda:0,cuda:1")
-    workers: Count = Field(None, description="worker processes in all; by default what devices and memory allow")
+    workers: Count = Field(
+        None, description="worker processes in all, as far as memory holds them; by default what suits"
+    )
     max_workers: Count = Field(
         None, description="worker processes at most, however many are found right; the number in workers goes over it"
     )
     workers_per_device: PerDevice = Field(
-        None, description="worker processes on each accelerator; by default 1; auto: as many as its memory holds"
+        None,
+        description="worker processes on each accelerator, even more than fit; by default 1; auto: as many as its "
+        "memory holds",
     )
     spares: Annotated[Literal["auto"] | Spares, Field(union_mode="left_to_right")] = Field(
         "auto",

@@ -86,7 +86,7 @@ def plan(
             *carried.warnings,
             *scarce,
             *unusable(machine.variables),
-            *_device_memory_warnings(planned, carried.places, wanted),
+            *_device_memory_warnings(planned, carried, wanted),
         ),
         performance_warning=None if accelerated else _performance_warning(machine, selection.unused),
         unused=selection.unused | carried.unused,
@@ -162,12 +162,10 @@ def _scarce_memory(machine: Machine, first: Accelerator | None, tier: Tier) -> l
     ]
 
 
-def _device_memory_warnings(
-    workers: tuple[PlannedWorker, ...], places: list[Accelerator | None], tier: Tier
-) -> list[str]:
+def _device_memory_warnings(workers: tuple[PlannedWorker, ...], carried: sizes.Capacity, tier: Tier) -> list[str]:
     warnings = {}
-    for worker, place in zip(workers, places, strict=True):
-        if place is None:
+    for worker, place in zip(workers, carried.places, strict=True):
+        if place is None or place.device in carried.overfull:
             continue
         if worker.device_memory_gb is not None and worker.device_memory_gb < NEEDS[tier].device_gb:
             warnings[place.device] = (

@@ -204,6 +204,37 @@ def test_a_bound_takes_workers_away_and_never_adds_one(wanted: dict[str, Any], d
     assert any("max_workers=1 does nothing" in warning for warning in planned.warnings) == ("workers" in wanted)
 
 
+@pytest.mark.parametrize(
+    ("here", "workers", "devices"),
+    [
+        (machine(32, 128, cards(23.99)), 16, ["cuda:0"] * 4),
+        (machine(32, 128, cards(80)), 12, ["cuda:0"] * 12),
+        (UNEQUAL, 10, ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0", "cuda:0"]),
+        (machine(32, 128, cards(3)), 2, ["cuda:0"]),
+    ],
+)
+def test_a_total_of_workers_is_bounded_by_what_each_card_holds_and_the_rest_is_named(
+    here: Machine, workers: int, devices: list[str]
+) -> None:
+    planned = plan(here, workers=workers)
+    assert [worker.device for worker in planned.workers] == devices
+    told = f"{workers} workers were asked for, and the devices hold {len(devices)} of them (cuda:0: "
+    assert any(told in warning for warning in planned.warnings) == (len(devices) < workers)
+
+
+def test_a_number_for_each_card_is_kept_whatever_it_holds_and_one_warning_tells_what_would_fit() -> None:
+    planned = plan(machine(32, 128, cards(23.99)), workers_per_device=16)
+    assert len(planned.workers) == 16
+    assert [warning for warning in planned.warnings if "cuda:0" in warning] == [
+        "cuda:0 gets 16 workers, as workers_per_device says, but its 23.5 GiB free hold 4, at 4 GB each by estimate: "
+        "expect it to run out of memory. Set workers_per_device to 4 or less, or to auto."
+    ]
+    few = plan(machine(32, 128, cards(23.99)), workers=4, workers_per_device=16)
+    assert (len(few.workers), few.warnings) == (4, ())
+    silent = replace(cards(24)[0], memory_total=None, memory_free=None)
+    assert plan(machine(32, 128, (silent,)), workers=6).warnings == ()
+
+
 def test_a_card_left_without_a_worker_is_named() -> None:
     planned = plan(TWO_4090, workers=1)
     assert planned.unused == {"cuda:1": "there are fewer workers than devices"}
