@@ -109,7 +109,7 @@ def members_of(settings: Settings) -> tuple[Member, ...]:
         ConfigurationError: see `plan_pool`.
     """
     urls = (
-        *_addresses("vlm_server_url", filter(None, [settings.vlm_server_url])),
+        *_addresses("vlm_server_url", settings.vlm_server_url),
         *_addresses("vlm_endpoints", settings.vlm_endpoints),
     )
     keys = [key.get_secret_value() for key in settings.vlm_api_keys]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,17 @@ def test_a_request_does_not_name_hundreds() -> None:
             ["https://gpu", "https://gpu:8001"],
         ),
         ({"MINERU_VL_SERVER": "http://gpu:30000"}, ["http://gpu:30000"]),
+        ({"MINERU_VL_SERVER": "http://a:1/v1, http://b:2,"}, ["http://a:1", "http://b:2"]),
+        ({"DOCFLEET_VLM_SERVER_URL": "http://a:1,http://b:2"}, ["http://a:1", "http://b:2"]),
+        (
+            {"MINERU_VL_SERVER": "http://a:1,http://b:2", "VLLM_PORTS": "8001"},
+            ["http://a:1", "http://b:2", "http://a:8001"],
+        ),
+        ({"MINERU_VL_SERVER": "http://a:1,http://b:2", "USE_MULTI_VLLM": "false"}, ["http://a:1"]),
+        (
+            {"MINERU_VL_SERVER": "http://gpu:30000", "VLLM_PORTS": "8001,8002", "USE_MULTI_VLLM": "false"},
+            ["http://gpu:30000"],
+        ),
         ({}, []),
     ],
 )
@@ -106,7 +118,50 @@ def test_serial_mode_and_workers_come_from_their_variables_and_say_so() -> None:
     assert resolve({}, {"USE_CONCURRENT": "true"}).settings.vlm_serial is False
 
 
-@pytest.mark.parametrize("environ", [{"VLLM_PORTS": "8001,x"}, {"VLLM_PORTS": "0"}, {"USE_CONCURRENT": "perhaps"}])
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"USE_MULTI_VLLM": "true"}, "no VLM server is named. Name them in VLLM_PORTS"),
+        ({"USE_MULTI_VLLM": "true", "MINERU_VL_SERVER": "http://a:1"}, "one VLM server is named"),
+        ({"USE_MULTI_VLLM": "true", "MINERU_VL_SERVER": "http://a:1,http://b:1"}, ""),
+        ({"USE_MULTI_VLLM": "true", "VLLM_PORTS": "8001"}, ""),
+        ({"USE_MULTI_VLLM": "true", "DOCFLEET_VLM_SERVERS": "auto"}, ""),
+        ({"USE_MULTI_VLLM": "true", "DOCFLEET_VLM_SERVERS": "2"}, ""),
+        ({"USE_MULTI_VLLM": "false", "DOCFLEET_VLM_ENDPOINTS": "http://a:1,http://b:1"}, "2 VLM servers, and all are"),
+        ({"USE_MULTI_VLLM": "false", "VLLM_PORTS": "8001,8002"}, ""),
+        ({"USE_MULTI_VLLM": "false"}, ""),
+        ({"USE_MULTI_VLLM": ""}, ""),
+    ],
+    ids=str,
+)
+def test_a_switch_that_does_not_do_what_it_says_is_told_with_the_remedy(environ: dict[str, str], told: str) -> None:
+    warnings = resolve({}, environ).warnings()
+    assert len(warnings) == bool(told)
+    assert told in "".join(warnings)
+
+
+def test_the_file_gives_way_to_variables_and_its_server_only_lends_its_host(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text('vlm_server_url = ["http://a:1", "http://b:2"]\nvlm_endpoints = ["http://c:3"]')
+    for environ, expected in (
+        ({}, ["http://a:1", "http://b:2", "http://c:3"]),
+        ({"VLLM_PORTS": "8001"}, ["http://a:1", "http://b:2", "http://a:8001"]),
+        ({"VLLM_PORTS": "8001", "MINERU_VL_SERVER": "http://d:4"}, ["http://d:4", "http://d:8001"]),
+    ):
+        settings = resolve({"config": str(file)}, environ).settings
+        assert [member.url for member in members_of(settings)] == expected
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"VLLM_PORTS": "8001,x"},
+        {"VLLM_PORTS": "0"},
+        {"VLLM_PORTS": ","},
+        {"USE_CONCURRENT": "perhaps"},
+        {"USE_MULTI_VLLM": "banana"},
+    ],
+)
 def test_a_variable_that_cannot_be_used_is_named(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(environ))):
         resolve({}, environ)
