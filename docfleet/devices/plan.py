@@ -81,6 +81,7 @@ def plan(
         fitness=_fitness(machine, accelerated=accelerated, scarce=bool(scarce)),
         limits=tuple(carried.limits),
         warnings=(
+            *machine.remarks,
             *selection.warnings,
             *_blocked(machine, selection.unused, accelerated=accelerated),
             *carried.warnings,

@@ -318,6 +318,33 @@ def test_devices_can_be_named(devices: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("here", "devices", "told"),
+    [
+        ({}, "cuda:0", True),
+        ({}, "cuda:1,cpu", True),
+        ({}, "cuda:1,cuda:0", False),
+        ({}, "cuda", False),
+        ({}, "cpu", False),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "cuda:0", False),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, "cuda:0", False),
+        ({"MINERU_DEVICE_MODE": "cuda:0"}, "auto", True),
+    ],
+    ids=str,
+)
+def test_a_card_named_by_number_among_unequal_ones_is_told_how_they_are_counted(
+    here: dict[str, str], devices: str, told: bool
+) -> None:
+    second = replace(cards(12, name="NVIDIA GeForce RTX 3060")[0], index=1, pin="1")
+    for name, expected in (("NVIDIA GeForce RTX 4090", told), (second.name, False)):
+        planned = plan(machine(16, 64, (*cards(24, name=name), second), variables=here), devices=devices)
+        assert any("order of the PCI bus" in warning for warning in planned.warnings) == expected
+
+
+def test_what_was_found_strange_about_the_machine_is_warned_of() -> None:
+    assert plan(replace(LAPTOP, remarks=("Strange.",))).warnings[0] == "Strange."
+
+
+@pytest.mark.parametrize(
     ("devices", "told"),
     [
         ("cuda:7", "cuda:7 is not here; this machine has cuda:0, cuda:1, cpu"),
