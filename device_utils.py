@@ -197,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     parser.add_argument("--devices", default="auto", help="auto, cpu, or a list such as cuda:0,cuda:1 (default: auto)")
     parser.add_argument("--workers", type=int, help="workers in all")
+    parser.add_argument("--max-workers", type=int, help="workers in all, at most")
     parser.add_argument("--workers-per-device", type=_per_device, help="workers on each device, or auto (default: 1)")
     parser.add_argument("--tier", default="auto", choices=list(Tier), help="tier that must fit (default: auto)")
     parser.add_argument("--require-accelerator", action="store_true", help="fail if none can be used")
@@ -215,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             devices=options.devices,
             workers=options.workers,
             workers_per_device=options.workers_per_device,
+            max_workers=options.max_workers,
             tier=options.tier,
             require_accelerator=options.require_accelerator,
         )

@@ -71,9 +71,16 @@ class Settings(BaseModel):
     host: Host = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=1024, le=65535, description="port to listen on")
     devices: str = Field("auto", description="auto, cpu, or a list such as cuda:0,cuda:1")
-    workers: Count = Field(None, description="worker processes in all; by default what devices and memory allow")
+    workers: Count = Field(
+        None, description="worker processes in all, as far as memory holds them; by default what suits"
+    )
+    max_workers: Count = Field(
+        None, description="worker processes at most, however many are found right; the number in workers goes over it"
+    )
     workers_per_device: PerDevice = Field(
-        None, description="worker processes on each accelerator; by default 1; auto: as many as its memory holds"
+        None,
+        description="worker processes on each accelerator, even more than fit; by default 1; auto: as many as its "
+        "memory holds",
     )
     spares: Annotated[Literal["auto"] | Spares, Field(union_mode="left_to_right")] = Field(
         "auto",
@@ -100,7 +107,9 @@ class Settings(BaseModel):
         None, description="folder of model weights; by default MinerU's own if it holds some, else one in data_dir"
     )
     engines: Words = Field(("embedded", "mineru"), description="engines in order of preference: names or module:Class")
-    vlm_server_url: str | None = Field(None, description="VLM server for tiers standard and advanced")
+    vlm_server_url: Words = Field(
+        (), description="VLM server for tiers standard and advanced, or several with commas between them"
+    )
     vlm_endpoints: Words = Field((), description="more such servers; all are used at once, none is waited for")
     vlm_api_keys: Secrets = Field(
         (), description="their API keys in the same order, or one for all; better not on the command line"
@@ -182,16 +191,18 @@ class Resolved:
     sources: Mapping[str, str]
     #: Environment variables that look like settings and are none.
     unknown: tuple[str, ...] = ()
+    #: What is to be said of other programs' variables.
+    remarks: tuple[str, ...] = ()
 
     def warnings(self) -> tuple[str, ...]:
         """Return what the user should hear of before the server starts."""
         if not self.unknown:
-            return ()
+            return self.remarks
         told = []
         for variable in self.unknown:
             near = get_close_matches(variable.removeprefix(ENVIRONMENT_PREFIX).lower(), Settings.model_fields, 1)
             told.append(f"{variable} (did you mean {ENVIRONMENT_PREFIX}{near[0].upper()}?)" if near else variable)
-        return (f"These environment variables are no settings and do nothing: {', '.join(told)}.",)
+        return (f"These environment variables are no settings and do nothing: {', '.join(told)}.", *self.remarks)
 
     def explain(self) -> str:
         """Return one line a setting: name, value (secrets masked), source."""
@@ -261,8 +272,11 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     ]
     config_file = arguments.get("config") or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
     file = [(f"file {config_file}", _from_file(Path(config_file)))] if config_file else []
-    server_url = next((layer["vlm_server_url"] for _, layer in layers + file if "vlm_server_url" in layer), None)
-    for name, (variable, value) in aliases.settings_of(environ, server_url).items():
+    over, under = (
+        [layer["vlm_server_url"] for _, layer in part if "vlm_server_url" in layer] for part in (layers, file)
+    )
+    found = aliases.settings_of(environ, over=over, under=under)
+    for name, (variable, value) in found.items():
         layers.append((f"environment ({variable})", {name: value}))
     layers += file
 
@@ -272,9 +286,16 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
         values |= layer
         sources |= dict.fromkeys(layer, source)
     try:
-        return Resolved(Settings.model_validate(values), sources, _unknown(environ))
+        settings = Settings.model_validate(values)
     except ValidationError as exc:
         raise ConfigurationError(_explain(exc, sources)) from None
+    return Resolved(settings, sources, _unknown(environ), aliases.remarks(environ, _named_servers(settings)))
+
+
+def _named_servers(settings: Settings) -> int | None:
+    """None: as many as there are accelerators."""
+    own = settings.vlm_servers or 0
+    return None if own == "auto" else own + len({*settings.vlm_server_url, *settings.vlm_endpoints})
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

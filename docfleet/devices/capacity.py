@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from docfleet.devices.needs import MARGIN, MOST_AUTO, NEEDS, SERVER_BYTES, fitting, worker_bytes
+from docfleet.devices.needs import MARGIN, MOST_AUTO, NEEDS, SERVER_BYTES, fitting, free_bytes, holds, worker_bytes
 from docfleet.devices.records import GIB, Accelerator, Kind, Machine
 from docfleet.options import Tier
 
@@ -35,6 +35,8 @@ class Capacity:
     limits: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unused: dict[str, str] = field(default_factory=dict)
+    #: Devices that get more workers than their memory holds, because the user put them there; it is among `warnings`.
+    overfull: set[str] = field(default_factory=set)
 
 
 def fill(
@@ -44,6 +46,7 @@ def fill(
     tier: Tier,
     workers: int | None,
     per_device: PerDevice,
+    max_workers: int | None,
     max_cpu_workers: int,
     overcommit: bool = False,
 ) -> Capacity:
@@ -59,7 +62,9 @@ def fill(
         number = per_device if isinstance(per_device, int) else None
         asked = number if workers is None else workers - len(capacity.places)
         capacity.places += _on_cpu(machine, capacity, asked, None if overcommit else max_cpu_workers)
+    _bound(capacity, workers, max_workers)
     _fit_memory(machine, capacity, tier, asked=workers is not None or isinstance(per_device, int))
+    _compare(capacity, accelerators, rounds, tier, None if with_cpu else workers, per_device)
     for target in targets:
         if target not in capacity.places:
             name = "cpu" if target is None else target.device
@@ -83,17 +88,50 @@ def _rounds(
     for device in devices:
         # Without a number for each device, a total is what may go round, not what each one was asked to carry.
         asked_here = per_device or (math.ceil(wanted / len(devices)))
-        rounds[device.device] = min(wanted, MAX_MPS_WORKERS) if device.kind is Kind.MPS else wanted
+        held = MAX_MPS_WORKERS if device.kind is Kind.MPS else None if per_device else holds(device, tier)
+        rounds[device.device] = wanted if held is None else min(wanted, held)
         if device.kind is Kind.MPS and asked_here > 1:
-            held = f"; {asked_here} were asked for" if asked_here > MAX_MPS_WORKERS else ""
+            told = f"; {asked_here} were asked for" if asked_here > MAX_MPS_WORKERS else ""
             capacity.warnings.append(
-                f"mps gets {rounds[device.device]} workers{held}: the device runs one at a time, so the second adds "
+                f"mps gets {rounds[device.device]} workers{told}: the device runs one at a time, so the second adds "
                 f"little and takes memory. {MAX_MPS_WORKERS} is the most."
             )
     if devices and workers is None:
         count = f"{wanted} workers" if wanted > 1 else "one worker"
         capacity.limits.append(f"Accelerators: {count} on each; workers_per_device sets another number.")
     return rounds
+
+
+def _compare(
+    capacity: Capacity,
+    devices: list[Accelerator],
+    rounds: dict[str, int],
+    tier: Tier,
+    workers: int | None,
+    per_device: PerDevice,
+) -> None:
+    """Warn where less is given than was asked for in all, and where more was put on a device than it holds."""
+    devices = [device for device in devices if device.kind is not Kind.MPS]
+    if workers is not None and per_device is None and devices and sum(rounds.values()) < workers:
+        why = "; ".join(f"{device.device}: {_held(device, rounds[device.device], tier)}" for device in devices)
+        capacity.warnings.append(
+            f"{workers} workers were asked for, and the devices hold {sum(rounds.values())} of them ({why}). "
+            "workers_per_device puts more on a device all the same."
+        )
+    for device in devices if isinstance(per_device, int) else ():
+        given, held = capacity.places.count(device), holds(device, tier)
+        if held is not None and given > held:
+            capacity.overfull.add(device.device)
+            capacity.warnings.append(
+                f"{device.device} gets {given} workers, as workers_per_device says, but its "
+                f"{_held(device, held, tier)}: expect it to run out of memory. Set workers_per_device to "
+                f"{held} or less, or to auto."
+            )
+
+
+def _held(device: Accelerator, number: int, tier: Tier) -> str:
+    free = (free_bytes(device) or 0) / GIB
+    return f"{free:.1f} GiB free hold {number}, at {NEEDS[tier].device_gb} GB each by estimate"
 
 
 def _found_by_itself(machine: Machine, devices: list[Accelerator], capacity: Capacity, tier: Tier) -> dict[str, int]:
@@ -140,6 +178,17 @@ def _on_cpu(machine: Machine, capacity: Capacity, asked: int | None, most: int |
     if asked is not None and asked > cap:
         capacity.warnings.append(f"{asked} workers on the CPU were asked for; {cap} run, which keeps its cores busy.")
     return [None] * max(0, cap if asked is None else min(asked, cap))
+
+
+def _bound(capacity: Capacity, workers: int | None, most: int | None) -> None:
+    if most is None:
+        return
+    if workers is not None:
+        if workers > most:
+            capacity.warnings.append(f"max_workers={most} does nothing, because workers={workers} says otherwise.")
+    elif len(capacity.places) > most:
+        capacity.limits.append(f"The setting max_workers allows {most} of {len(capacity.places)} workers.")
+        capacity.places = capacity.places[:most]
 
 
 def _fit_memory(machine: Machine, capacity: Capacity, tier: Tier, *, asked: bool) -> None:

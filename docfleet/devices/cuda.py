@@ -12,7 +12,10 @@ from docfleet.devices.child import Child, Reply
 from docfleet.devices.records import Accelerator, Kind, Reading
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-
+#: How CUDA counts. NVML counts along the PCI bus; CUDA does so on this word only, and else puts the card that it takes
+#: for the fastest first.
+ORDER = "CUDA_DEVICE_ORDER"
+BUS_ORDER = "PCI_BUS_ID"
 
 #: -P keeps this folder off the path, where its module names would hide others.
 COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("nvml.py")))
@@ -40,6 +43,38 @@ def read(reply: Reply, environ: Mapping[str, str]) -> tuple[list[Accelerator], s
     elif not facts["cards"]:
         notes.append("the NVIDIA driver is here, but it shows no card")
     return [_accelerator(index, unit) for index, unit in enumerate(units)], "; ".join(notes)
+
+
+def doubt(reply: Reply, environ: Mapping[str, str]) -> str:
+    """Return what to tell whoever chose some of unequal cards by number in CUDA_VISIBLE_DEVICES, else an empty text.
+
+    Raises:
+        ValueError: the reply cannot be read.
+    """
+    value = environ.get(VISIBLE, "")
+    if reply.failure or not any(entry.strip().isdecimal() for entry in value.split(",")):
+        return ""
+    cards = json.loads(reply.output).get("cards", ())
+    units, _ = _units(cards)
+    if len(visible(units, value)[0]) == len(units):
+        return ""
+    return order_doubt(f"{VISIBLE}={value}", [str(card["name"]) for card in cards if card.get("name")], environ)
+
+
+def order_doubt(choice: str, names: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Return that CUDA may count cards otherwise than we do, or an empty text where it does not.
+
+    Args:
+        choice: where the user chose cards by number.
+        names: of the cards to choose from.
+        environ: holds CUDA_DEVICE_ORDER, if the user has set it.
+    """
+    if len(set(names)) < 2 or environ.get(ORDER, "").strip().upper() == BUS_ORDER:
+        return ""
+    return (
+        f"{choice} is read in the order of the PCI bus, as nvidia-smi counts. These cards differ, and other programs "
+        f"may count the fastest first: python device_utils.py lists them; {ORDER}={BUS_ORDER} makes all count alike."
+    )
 
 
 def readings(line: str, devices: Sequence[Accelerator]) -> list[Reading]:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from docfleet.devices import cgroup, cuda, host, npu, xpu
 from docfleet.devices.affinity import near_cpus
-from docfleet.devices.child import Child
+from docfleet.devices.child import Child, Reply
 from docfleet.devices.environment import MANAGED
 from docfleet.devices.records import Accelerator, Kind, Machine, Probe
 
 #: npu-smi asks every chip in turn, and a server has sixteen; for Intel PyTorch has to be loaded.
 _TIMEOUTS = {Kind.CUDA: 5.0, Kind.NPU: 10.0, Kind.XPU: 30.0}
+
+#: Variables that the plan sets or goes by.
+_TOLD = (*MANAGED, cuda.VISIBLE, cuda.ORDER)
 
 _Look = Callable[[], tuple[list[Accelerator], str]]
 
@@ -35,8 +38,9 @@ def detect(environ: Mapping[str, str] = os.environ, *, timeout: float | None = N
     xpu_child = xpu.start(timeout or _TIMEOUTS[Kind.XPU], versions, root)
     limits = cgroup.read(root)
     memory = host.memory(limits)
+    remarks: list[str] = []
     looks: dict[Kind, _Look] = {
-        Kind.CUDA: lambda: cuda.read(cuda_child.reply(), environ),
+        Kind.CUDA: lambda: _look_for_cards(cuda_child.reply(), environ, remarks),
         Kind.NPU: lambda: npu.read(npu_child.reply(), environ),
         Kind.MPS: lambda: host.mps(memory),
         Kind.XPU: lambda: xpu.read(xpu_child.reply(), environ) if isinstance(xpu_child, Child) else ([], xpu_child),
@@ -59,10 +63,17 @@ def detect(environ: Mapping[str, str] = os.environ, *, timeout: float | None = N
         memory=memory,
         accelerators=tuple(found),
         probes=tuple(probes),
-        variables={name: environ[name] for name in MANAGED if environ.get(name, "").strip()},
+        variables={name: environ[name] for name in _TOLD if environ.get(name, "").strip()},
+        remarks=tuple(remarks),
         versions=versions,
         platform=f"{platform.system()} {platform.machine()}",
     )
+
+
+def _look_for_cards(reply: Reply, environ: Mapping[str, str], remarks: list[str]) -> tuple[list[Accelerator], str]:
+    found = cuda.read(reply, environ)
+    remarks += filter(None, [cuda.doubt(reply, environ) if found[0] else ""])
+    return found
 
 
 def _missing_software(kind: Kind, versions: Mapping[str, str]) -> str:

@@ -68,7 +68,7 @@ def _pinned(device: Accelerator | None) -> dict[str, str]:
         return {DEVICE_MODE: "cpu", cuda.VISIBLE: "-1"}
     if device.kind is Kind.CUDA:
         # Numbers mean the same cards to CUDA as to NVML only in bus order.
-        return {DEVICE_MODE: "cuda:0", cuda.VISIBLE: device.pin, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        return {DEVICE_MODE: "cuda:0", cuda.VISIBLE: device.pin, cuda.ORDER: cuda.BUS_ORDER}
     if device.kind is Kind.NPU:
         return {DEVICE_MODE: "npu:0", npu.VISIBLE: device.pin, cuda.VISIBLE: "-1"}
     if device.kind is Kind.XPU:

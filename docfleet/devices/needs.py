@@ -59,8 +59,20 @@ def fitting(device: Accelerator, tier: Tier) -> int:
 
     Where the device does not tell its memory, once.
     """
-    free = device.memory_free if device.memory_free is not None else device.memory_total
+    held = holds(device, tier)
+    return 1 if held is None else min(MOST_AUTO, held)
+
+
+def holds(device: Accelerator, tier: Tier) -> int | None:
+    """Return how many workers of the tier the free memory of the device holds with margin: 1 at least.
+
+    None: nobody can tell, because the device does not tell its memory, or the tier uses none.
+    """
+    free = free_bytes(device)
     need = NEEDS[tier].device_gb * GIB
-    if free is None or not need:
-        return 1
-    return max(1, min(MOST_AUTO, int(free * MARGIN / need)))
+    return None if free is None or not need else max(1, int(free * MARGIN / need))
+
+
+def free_bytes(device: Accelerator) -> int | None:
+    """Return the free memory of the device, all of it where only that is known; None where nothing is."""
+    return device.memory_free if device.memory_free is not None else device.memory_total

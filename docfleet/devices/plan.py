@@ -31,6 +31,7 @@ def plan(
     devices: str = "auto",
     workers: int | None = None,
     workers_per_device: sizes.PerDevice = None,
+    max_workers: int | None = None,
     tier: str = "auto",
     require_accelerator: bool = False,
     max_cpu_workers: int = sizes.MAX_CPU_WORKERS,
@@ -44,6 +45,7 @@ def plan(
         workers: workers in all.
         workers_per_device: workers on each device; "auto": as many as the tier's need fits into each accelerator
             with margin. With `workers` too: so many on each, `workers` at most.
+        max_workers: workers in all, at most, where `workers` leaves their number open.
         tier: the tier that workers must have room for.
         require_accelerator: refuse to plan on the CPU alone.
         max_cpu_workers: workers on the CPU at most, however many cores there are.
@@ -54,7 +56,8 @@ def plan(
             accelerator is required and none can be used. The message says what can be done.
     """
     wanted = _tier(tier)
-    for name, number in (("workers", workers), ("workers_per_device", workers_per_device)):
+    numbers = {"workers": workers, "workers_per_device": workers_per_device, "max_workers": max_workers}
+    for name, number in numbers.items():
         if isinstance(number, int) and number < 1:
             raise ConfigurationError(f"{name} is {number}; it must be 1 or more, or left out for the default.")
     selection = select(machine, devices)
@@ -66,6 +69,7 @@ def plan(
         tier=wanted,
         workers=workers,
         per_device=workers_per_device,
+        max_workers=max_workers,
         max_cpu_workers=max_cpu_workers,
         overcommit=overcommit,
     )
@@ -77,12 +81,13 @@ def plan(
         fitness=_fitness(machine, accelerated=accelerated, scarce=bool(scarce)),
         limits=tuple(carried.limits),
         warnings=(
+            *machine.remarks,
             *selection.warnings,
             *_blocked(machine, selection.unused, accelerated=accelerated),
             *carried.warnings,
             *scarce,
             *unusable(machine.variables),
-            *_device_memory_warnings(planned, carried.places, wanted),
+            *_device_memory_warnings(planned, carried, wanted),
         ),
         performance_warning=None if accelerated else _performance_warning(machine, selection.unused),
         unused=selection.unused | carried.unused,
@@ -158,12 +163,10 @@ def _scarce_memory(machine: Machine, first: Accelerator | None, tier: Tier) -> l
     ]
 
 
-def _device_memory_warnings(
-    workers: tuple[PlannedWorker, ...], places: list[Accelerator | None], tier: Tier
-) -> list[str]:
+def _device_memory_warnings(workers: tuple[PlannedWorker, ...], carried: sizes.Capacity, tier: Tier) -> list[str]:
     warnings = {}
-    for worker, place in zip(workers, places, strict=True):
-        if place is None:
+    for worker, place in zip(workers, carried.places, strict=True):
+        if place is None or place.device in carried.overfull:
             continue
         if worker.device_memory_gb is not None and worker.device_memory_gb < NEEDS[tier].device_gb:
             warnings[place.device] = (

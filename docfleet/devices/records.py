@@ -148,6 +148,8 @@ class Machine:
     probes: tuple[Probe, ...] = ()
     #: Variables set by the user that the plan would set otherwise.
     variables: Mapping[str, str] = field(default_factory=dict)
+    #: What the user should know of how the machine was read, one sentence each.
+    remarks: tuple[str, ...] = ()
     #: Versions of what is installed, by distribution; a missing one is not a key.
     versions: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""

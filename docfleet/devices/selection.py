@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from docfleet.devices import cuda
 from docfleet.devices.environment import DEVICE_MODE
 from docfleet.devices.records import Accelerator, Kind, Machine
 from docfleet.errors import ConfigurationError
@@ -52,10 +53,23 @@ def select(machine: Machine, devices: str) -> Selection:
             selection.targets.append(target)
             if target is not None and target.blocked:
                 selection.warnings.append(f"{target.device} is used because you named it, but {target.blocked}.")
+    selection.warnings += filter(None, [_doubt(machine, selection, f"{source}={wish}")])
     for device in machine.accelerators:
         if device not in selection.targets:
             selection.unused[device.device] = f"not named in {source}={wish}"
     return selection
+
+
+def _doubt(machine: Machine, selection: Selection, choice: str) -> str:
+    cards = [device for device in machine.accelerators if device.kind is Kind.CUDA]
+    # Numbers within CUDA_VISIBLE_DEVICES follow its own order, of which all is said where it is read.
+    if cuda.VISIBLE in machine.variables or all(
+        (card in selection.targets) == (cards[0] in selection.targets) for card in cards
+    ):
+        return ""
+    # A slice is named after its card.
+    names = [card.name.partition(" MIG ")[0] for card in cards]
+    return cuda.order_doubt(choice, names, machine.variables)
 
 
 def _take_all(machine: Machine, selection: Selection) -> None:

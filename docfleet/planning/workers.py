@@ -21,17 +21,26 @@ def plan_workers(machine: Machine, settings: Settings, *, servers: int) -> Plan:
     Raises:
         ConfigurationError: see `docfleet.devices.plan`.
     """
-    planner = partial(plan, machine, devices=settings.devices, require_accelerator=settings.require_accelerator)
+    planner = partial(
+        plan,
+        machine,
+        devices=settings.devices,
+        max_workers=settings.max_workers,
+        require_accelerator=settings.require_accelerator,
+    )
     planned = planner(
         workers=settings.workers,
         workers_per_device=settings.workers_per_device,
         overcommit=settings.overcommit_cpu,
     )
+    asked = settings.workers or (settings.workers_per_device if settings.workers_per_device != "auto" else None)
+    allowed = None if settings.workers else settings.max_workers
+    most = min(filter(None, (asked, allowed)), default=None)
     more = workers_for(
         len(planned.workers),
         servers=servers,
         on_cpu=all(worker.device == "cpu" for worker in planned.workers),
-        asked=settings.workers is not None or settings.workers_per_device is not None,
+        most=most,
     )
     if more is None:
         return planned
@@ -40,7 +49,10 @@ def plan_workers(machine: Machine, settings: Settings, *, servers: int) -> Plan:
     if len(widened.workers) <= len(planned.workers):
         return planned
     told = f"CPU: {len(widened.workers)} workers for {servers} VLM servers; they wait more than they compute."
-    return replace(widened, limits=(told,))
+    warnings = widened.warnings
+    if asked is not None and most is not None and more < most:
+        warnings += (f"{asked} workers on the CPU were asked for; {more} are enough for {servers} VLM servers.",)
+    return replace(widened, limits=(told,), warnings=warnings)
 
 
 def recycling_limits(settings: Settings, memory: int, workers: int) -> RecyclingLimits:

@@ -109,7 +109,7 @@ def members_of(settings: Settings) -> tuple[Member, ...]:
         ConfigurationError: see `plan_pool`.
     """
     urls = (
-        *_addresses("vlm_server_url", filter(None, [settings.vlm_server_url])),
+        *_addresses("vlm_server_url", settings.vlm_server_url),
         *_addresses("vlm_endpoints", settings.vlm_endpoints),
     )
     keys = [key.get_secret_value() for key in settings.vlm_api_keys]
@@ -126,14 +126,20 @@ def members_of(settings: Settings) -> tuple[Member, ...]:
     return tuple(Member(url=url, key=key) for url, key in keyed.items())
 
 
-def workers_for(planned: int, *, servers: int, on_cpu: bool, asked: bool) -> int | None:
+def workers_for(planned: int, *, servers: int, on_cpu: bool, most: int | None) -> int | None:
     """Return how many workers there should be for the sake of VLM servers; None: as many as planned.
 
     A worker computes (rendering, layout, text detection) and then waits for the servers. On a machine without an
     accelerator one worker a server keeps all of them busy while other workers compute.
+
+    Args:
+        planned: workers that cores and memory carry.
+        servers: of the pool.
+        on_cpu: whether all of them are on the CPU.
+        most: workers that the user wants, or allows; None: nobody said.
     """
-    wanted = min(servers, _MOST_WORKERS)
-    return None if asked or not on_cpu or wanted <= planned else wanted
+    wanted = min(servers, _MOST_WORKERS if most is None else most, _MOST_WORKERS)
+    return None if not on_cpu or wanted <= planned else wanted
 
 
 def _addresses(setting: str, written: Iterable[str]) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def nvmlDeviceGetUUID(card: dict[str, Any]) -> str:
 
 
 def nvmlDeviceGetName(card: dict[str, Any]) -> str:
-    return "NVIDIA Fake"
+    return str(card.get("name", "NVIDIA Fake"))
 
 
 def nvmlDeviceGetMemoryInfo(card: dict[str, Any]) -> Any:

@@ -257,6 +257,19 @@ def test_nvml_is_read_through_its_real_binding(tmp_path: Path, monkeypatch: pyte
     assert [one.pin for one in hidden.accelerators] == ["MIG-cafe"]
 
 
+def test_a_number_among_unequal_cards_is_told_how_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "cards.json"
+    cards = [{"name": name, "total": 16000, "free": 15000} for name in ("Old", "New")]
+    state.write_text(json.dumps({"cards": cards}), encoding="utf-8")
+    monkeypatch.setenv("FAKE_NVML", str(state))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "fake_nvml"))
+    here = detect(CLEAN | {"CUDA_VISIBLE_DEVICES": "0"}, timeout=30)
+    assert [one.name for one in here.accelerators] == ["Old"]
+    assert any("CUDA_VISIBLE_DEVICES=0 is read in" in warning for warning in plan(here, devices="cuda:0").warnings)
+    alike = CLEAN | {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert detect(alike, timeout=30).remarks == detect(CLEAN, timeout=30).remarks == ()
+
+
 def test_looking_imports_nothing_heavy() -> None:
     program = (
         "import sys, device_utils, _config_endpoint; m = device_utils.detect(); device_utils.plan(m);"

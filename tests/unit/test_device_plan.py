@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -184,6 +185,56 @@ def test_a_total_of_workers_is_spread_over_the_cards(workers: int, per_device: i
     assert [worker.device for worker in planned.workers] == devices
 
 
+@pytest.mark.parametrize(
+    ("wanted", "devices"),
+    [
+        ({"max_workers": 16}, ["cuda:0", "cuda:1"]),
+        ({"max_workers": 1}, ["cuda:0"]),
+        ({"max_workers": 3, "workers_per_device": 2}, ["cuda:0", "cuda:1", "cuda:0"]),
+        ({"max_workers": 3, "workers_per_device": "auto"}, ["cuda:0", "cuda:1", "cuda:0"]),
+        ({"max_workers": 3, "devices": "cuda,cpu"}, ["cuda:0", "cuda:1", "cpu"]),
+        ({"max_workers": 3, "devices": "cpu"}, ["cpu"] * 3),
+        ({"max_workers": 1, "workers": 2}, ["cuda:0", "cuda:1"]),
+    ],
+    ids=str,
+)
+def test_a_bound_takes_workers_away_and_never_adds_one(wanted: dict[str, Any], devices: list[str]) -> None:
+    planned = plan(TWO_4090, **wanted)
+    assert [worker.device for worker in planned.workers] == devices
+    assert any("max_workers=1 does nothing" in warning for warning in planned.warnings) == ("workers" in wanted)
+
+
+@pytest.mark.parametrize(
+    ("here", "workers", "devices"),
+    [
+        (machine(32, 128, cards(23.99)), 16, ["cuda:0"] * 4),
+        (machine(32, 128, cards(80)), 12, ["cuda:0"] * 12),
+        (UNEQUAL, 10, ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0", "cuda:0"]),
+        (machine(32, 128, cards(3)), 2, ["cuda:0"]),
+    ],
+)
+def test_a_total_of_workers_is_bounded_by_what_each_card_holds_and_the_rest_is_named(
+    here: Machine, workers: int, devices: list[str]
+) -> None:
+    planned = plan(here, workers=workers)
+    assert [worker.device for worker in planned.workers] == devices
+    told = f"{workers} workers were asked for, and the devices hold {len(devices)} of them (cuda:0: "
+    assert any(told in warning for warning in planned.warnings) == (len(devices) < workers)
+
+
+def test_a_number_for_each_card_is_kept_whatever_it_holds_and_one_warning_tells_what_would_fit() -> None:
+    planned = plan(machine(32, 128, cards(23.99)), workers_per_device=16)
+    assert len(planned.workers) == 16
+    assert [warning for warning in planned.warnings if "cuda:0" in warning] == [
+        "cuda:0 gets 16 workers, as workers_per_device says, but its 23.5 GiB free hold 4, at 4 GB each by estimate: "
+        "expect it to run out of memory. Set workers_per_device to 4 or less, or to auto."
+    ]
+    few = plan(machine(32, 128, cards(23.99)), workers=4, workers_per_device=16)
+    assert (len(few.workers), few.warnings) == (4, ())
+    silent = replace(cards(24)[0], memory_total=None, memory_free=None)
+    assert plan(machine(32, 128, (silent,)), workers=6).warnings == ()
+
+
 def test_a_card_left_without_a_worker_is_named() -> None:
     planned = plan(TWO_4090, workers=1)
     assert planned.unused == {"cuda:1": "there are fewer workers than devices"}
@@ -267,6 +318,33 @@ def test_devices_can_be_named(devices: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("here", "devices", "told"),
+    [
+        ({}, "cuda:0", True),
+        ({}, "cuda:1,cpu", True),
+        ({}, "cuda:1,cuda:0", False),
+        ({}, "cuda", False),
+        ({}, "cpu", False),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "cuda:0", False),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, "cuda:0", False),
+        ({"MINERU_DEVICE_MODE": "cuda:0"}, "auto", True),
+    ],
+    ids=str,
+)
+def test_a_card_named_by_number_among_unequal_ones_is_told_how_they_are_counted(
+    here: dict[str, str], devices: str, told: bool
+) -> None:
+    second = replace(cards(12, name="NVIDIA GeForce RTX 3060")[0], index=1, pin="1")
+    for name, expected in (("NVIDIA GeForce RTX 4090", told), (second.name, False)):
+        planned = plan(machine(16, 64, (*cards(24, name=name), second), variables=here), devices=devices)
+        assert any("order of the PCI bus" in warning for warning in planned.warnings) == expected
+
+
+def test_what_was_found_strange_about_the_machine_is_warned_of() -> None:
+    assert plan(replace(LAPTOP, remarks=("Strange.",))).warnings[0] == "Strange."
+
+
+@pytest.mark.parametrize(
     ("devices", "told"),
     [
         ("cuda:7", "cuda:7 is not here; this machine has cuda:0, cuda:1, cpu"),
@@ -287,7 +365,9 @@ def test_a_device_that_cannot_be_used_is_refused_with_what_there_is(devices: str
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"workers": 0}, {"workers_per_device": 0}, {"workers": -1}, {"tier": "fastest"}], ids=str
+    "wrong",
+    [{"workers": 0}, {"max_workers": 0}, {"workers_per_device": 0}, {"workers": -1}, {"tier": "fastest"}],
+    ids=str,
 )
 def test_numbers_and_tiers_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):

@@ -36,6 +36,7 @@ def see(cards: list[dict[str, Any]], **environ: str) -> tuple[list[Accelerator],
 
 
 FOUR = [card(index) for index in range(4)]
+UNEQUAL = [card(0), card(1) | {"name": "NVIDIA T4"}]
 SLICED = [card(0, slices=["MIG-1", "MIG-2"]), card(1)]
 
 
@@ -62,6 +63,28 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(value: str | None, pins: 
     assert [one.pin for one in found] == pins
     assert [one.device for one in found] == [f"cuda:{index}" for index in range(len(pins))]
     assert bool(reason) == (len(pins) < 4), "what is hidden is said"
+
+
+@pytest.mark.parametrize(
+    ("cards", "environ", "told"),
+    [
+        (UNEQUAL, {"CUDA_VISIBLE_DEVICES": "0"}, True),
+        (UNEQUAL, {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, True),
+        (UNEQUAL, {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, False),
+        (UNEQUAL, {"CUDA_VISIBLE_DEVICES": "GPU-0aaa"}, False),
+        (UNEQUAL, {"CUDA_VISIBLE_DEVICES": "1,0"}, False),
+        (UNEQUAL, {}, False),
+        (FOUR, {"CUDA_VISIBLE_DEVICES": "0"}, False),
+        ([*FOUR, {"index": 4, "failure": "GPU is lost"}], {"CUDA_VISIBLE_DEVICES": "0"}, False),
+    ],
+)
+def test_a_choice_among_unequal_cards_by_number_is_doubted_where_cuda_may_count_otherwise(
+    cards: list[dict[str, Any]], environ: dict[str, str], told: bool
+) -> None:
+    said = cuda.doubt(Reply(output=json.dumps({"driver": "580.1", "cards": cards})), environ)
+    assert ("order of the PCI bus" in said) == bool(said) == told
+    assert cuda.doubt(Reply(failure="no driver"), environ) == ""
+    assert cuda.doubt(Reply(output='{"failure": "no driver"}'), environ) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,17 @@ def test_a_request_does_not_name_hundreds() -> None:
             ["https://gpu", "https://gpu:8001"],
         ),
         ({"MINERU_VL_SERVER": "http://gpu:30000"}, ["http://gpu:30000"]),
+        ({"MINERU_VL_SERVER": "http://a:1/v1, http://b:2,"}, ["http://a:1", "http://b:2"]),
+        ({"DOCFLEET_VLM_SERVER_URL": "http://a:1,http://b:2"}, ["http://a:1", "http://b:2"]),
+        (
+            {"MINERU_VL_SERVER": "http://a:1,http://b:2", "VLLM_PORTS": "8001"},
+            ["http://a:1", "http://b:2", "http://a:8001"],
+        ),
+        ({"MINERU_VL_SERVER": "http://a:1,http://b:2", "USE_MULTI_VLLM": "false"}, ["http://a:1"]),
+        (
+            {"MINERU_VL_SERVER": "http://gpu:30000", "VLLM_PORTS": "8001,8002", "USE_MULTI_VLLM": "false"},
+            ["http://gpu:30000"],
+        ),
         ({}, []),
     ],
 )
@@ -100,13 +112,56 @@ def test_variables_of_other_programs_are_understood(environ: dict[str, str], exp
 
 def test_serial_mode_and_workers_come_from_their_variables_and_say_so() -> None:
     resolved = resolve({}, {"USE_CONCURRENT": "false", "MAX_WORKERS": "3"})
-    assert (resolved.settings.vlm_serial, resolved.settings.workers) == (True, 3)
+    assert (resolved.settings.vlm_serial, resolved.settings.max_workers, resolved.settings.workers) == (True, 3, None)
     assert resolved.sources["vlm_serial"] == "environment (USE_CONCURRENT)"
-    assert resolve({"workers": "5"}, {"MAX_WORKERS": "3"}).settings.workers == 5
+    assert resolve({"max_workers": "5"}, {"MAX_WORKERS": "3"}).settings.max_workers == 5
     assert resolve({}, {"USE_CONCURRENT": "true"}).settings.vlm_serial is False
 
 
-@pytest.mark.parametrize("environ", [{"VLLM_PORTS": "8001,x"}, {"VLLM_PORTS": "0"}, {"USE_CONCURRENT": "perhaps"}])
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"USE_MULTI_VLLM": "true"}, "no VLM server is named. Name them in VLLM_PORTS"),
+        ({"USE_MULTI_VLLM": "true", "MINERU_VL_SERVER": "http://a:1"}, "one VLM server is named"),
+        ({"USE_MULTI_VLLM": "true", "MINERU_VL_SERVER": "http://a:1,http://b:1"}, ""),
+        ({"USE_MULTI_VLLM": "true", "VLLM_PORTS": "8001"}, ""),
+        ({"USE_MULTI_VLLM": "true", "DOCFLEET_VLM_SERVERS": "auto"}, ""),
+        ({"USE_MULTI_VLLM": "true", "DOCFLEET_VLM_SERVERS": "2"}, ""),
+        ({"USE_MULTI_VLLM": "false", "DOCFLEET_VLM_ENDPOINTS": "http://a:1,http://b:1"}, "2 VLM servers, and all are"),
+        ({"USE_MULTI_VLLM": "false", "VLLM_PORTS": "8001,8002"}, ""),
+        ({"USE_MULTI_VLLM": "false"}, ""),
+        ({"USE_MULTI_VLLM": ""}, ""),
+    ],
+    ids=str,
+)
+def test_a_switch_that_does_not_do_what_it_says_is_told_with_the_remedy(environ: dict[str, str], told: str) -> None:
+    warnings = resolve({}, environ).warnings()
+    assert len(warnings) == bool(told)
+    assert told in "".join(warnings)
+
+
+def test_the_file_gives_way_to_variables_and_its_server_only_lends_its_host(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text('vlm_server_url = ["http://a:1", "http://b:2"]\nvlm_endpoints = ["http://c:3"]')
+    for environ, expected in (
+        ({}, ["http://a:1", "http://b:2", "http://c:3"]),
+        ({"VLLM_PORTS": "8001"}, ["http://a:1", "http://b:2", "http://a:8001"]),
+        ({"VLLM_PORTS": "8001", "MINERU_VL_SERVER": "http://d:4"}, ["http://d:4", "http://d:8001"]),
+    ):
+        settings = resolve({"config": str(file)}, environ).settings
+        assert [member.url for member in members_of(settings)] == expected
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"VLLM_PORTS": "8001,x"},
+        {"VLLM_PORTS": "0"},
+        {"VLLM_PORTS": ","},
+        {"USE_CONCURRENT": "perhaps"},
+        {"USE_MULTI_VLLM": "banana"},
+    ],
+)
 def test_a_variable_that_cannot_be_used_is_named(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(environ))):
         resolve({}, environ)
@@ -155,14 +210,14 @@ def test_a_pool_names_its_members_and_what_callers_may_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("planned", "servers", "on_cpu", "asked", "expected"),
-    [(2, 4, True, False, 4), (8, 4, True, False, None), (2, 4, False, False, None), (2, 4, True, True, None),
-     (2, 100, True, False, 32), (2, 0, True, False, None)],
+    ("planned", "servers", "on_cpu", "most", "expected"),
+    [(2, 4, True, None, 4), (8, 4, True, None, None), (2, 4, False, None, None), (2, 4, True, 2, None),
+     (2, 4, True, 3, 3), (2, 4, True, 9, 4), (2, 100, True, None, 32), (2, 100, True, 99, 32), (2, 0, True, 9, None)],
 )  # fmt: skip
 def test_workers_follow_the_servers_where_they_only_wait(
-    planned: int, servers: int, on_cpu: bool, asked: bool, expected: int | None
+    planned: int, servers: int, on_cpu: bool, most: int | None, expected: int | None
 ) -> None:
-    assert workers_for(planned, servers=servers, on_cpu=on_cpu, asked=asked) == expected
+    assert workers_for(planned, servers=servers, on_cpu=on_cpu, most=most) == expected
 
 
 def test_an_id_is_short_and_the_options_default_to_no_server() -> None:
@@ -180,6 +235,27 @@ def test_a_machine_without_an_accelerator_gets_a_worker_for_each_server_as_memor
 ) -> None:
     assert len(plan_workers(machine(cores, gib), Settings(), servers=4).workers) == expected
     assert len(plan_workers(machine(cores, gib), Settings(workers=1), servers=4).workers) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [({}, 4), ({"max_workers": 8}, 4), ({"max_workers": 4}, 4), ({"max_workers": 3}, 3), ({"max_workers": 1}, 1),
+     ({"workers": 4}, 4), ({"workers": 3}, 3), ({"workers": 1}, 1), ({"workers": 3, "max_workers": 1}, 3),
+     ({"workers_per_device": 4, "max_workers": 3}, 3), ({"workers_per_device": "auto"}, 4)],
+    ids=str,
+)  # fmt: skip
+def test_a_wish_or_a_bound_never_gives_fewer_workers_than_it_says_while_servers_need_them(
+    wanted: dict[str, Any], expected: int
+) -> None:
+    planned = plan_workers(machine(2, 64), Settings(**wanted), servers=4)
+    assert len(planned.workers) == expected
+    assert not any("asked for" in warning for warning in planned.warnings)
+
+
+def test_more_workers_than_cores_carry_and_servers_need_are_not_started_and_that_is_said() -> None:
+    planned = plan_workers(machine(2, 64), Settings(workers=16), servers=4)
+    assert len(planned.workers) == 4
+    assert any("16 workers on the CPU were asked for; 4 are enough" in warning for warning in planned.warnings)
 
 
 def test_a_machine_with_cards_keeps_a_worker_for_each_card() -> None:
