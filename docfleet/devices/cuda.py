@@ -12,6 +12,8 @@ from docfleet.devices.child import Child, Reply
 from docfleet.devices.records import Accelerator, Kind, Reading
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+#: The driver's name among `Machine.versions`.
+DRIVER = "nvidia-driver"
 
 
 #: -P keeps this folder off the path, where its module names would hide others.
@@ -40,6 +42,15 @@ def read(reply: Reply, environ: Mapping[str, str]) -> tuple[list[Accelerator], s
     elif not facts["cards"]:
         notes.append("the NVIDIA driver is here, but it shows no card")
     return [_accelerator(index, unit) for index, unit in enumerate(units)], "; ".join(notes)
+
+
+def driver(reply: Reply) -> dict[str, str]:
+    """Return the version of NVIDIA's driver under the name it has among versions; nothing where it tells none."""
+    try:
+        version = json.loads(reply.output).get("driver")
+    except (ValueError, AttributeError):
+        return {}
+    return {DRIVER: str(version)} if version else {}
 
 
 def readings(line: str, devices: Sequence[Accelerator]) -> list[Reading]:

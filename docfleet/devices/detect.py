@@ -35,8 +35,9 @@ def detect(environ: Mapping[str, str] = os.environ, *, timeout: float | None = N
     xpu_child = xpu.start(timeout or _TIMEOUTS[Kind.XPU], versions, root)
     limits = cgroup.read(root)
     memory = host.memory(limits)
+    cuda_reply = cuda_child.reply()
     looks: dict[Kind, _Look] = {
-        Kind.CUDA: lambda: cuda.read(cuda_child.reply(), environ),
+        Kind.CUDA: lambda: cuda.read(cuda_reply, environ),
         Kind.NPU: lambda: npu.read(npu_child.reply(), environ),
         Kind.MPS: lambda: host.mps(memory),
         Kind.XPU: lambda: xpu.read(xpu_child.reply(), environ) if isinstance(xpu_child, Child) else ([], xpu_child),
@@ -60,7 +61,7 @@ def detect(environ: Mapping[str, str] = os.environ, *, timeout: float | None = N
         accelerators=tuple(found),
         probes=tuple(probes),
         variables={name: environ[name] for name in MANAGED if environ.get(name, "").strip()},
-        versions=versions,
+        versions=versions | cuda.driver(cuda_reply),
         platform=f"{platform.system()} {platform.machine()}",
     )
 

@@ -148,7 +148,7 @@ class Machine:
     probes: tuple[Probe, ...] = ()
     #: Variables set by the user that the plan would set otherwise.
     variables: Mapping[str, str] = field(default_factory=dict)
-    #: Versions of what is installed, by distribution; a missing one is not a key.
+    #: Versions of what is installed, by distribution, and of `nvidia-driver`; a missing one is not a key.
     versions: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
 
