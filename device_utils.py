@@ -143,7 +143,9 @@ def _found(machine: Machine, data_dir: Path) -> Iterator[str]:
         sizes = ""
         if device.memory_total is not None and device.memory_free is not None:
             sizes = f", {device.memory_free / GIB:.1f} of {device.memory_total / GIB:.1f} GiB free"
-        yield f"  {device.device:<8} {device.name}{sizes}{f', {device.uuid}' if device.uuid else ''}"
+        more = f", compute capability {device.compute_capability}" if device.compute_capability else ""
+        more += "" if device.processes is None else f", {device.processes} process(es) on it"
+        yield f"  {device.device:<8} {device.name}{sizes}{more}{f', {device.uuid}' if device.uuid else ''}"
     for probe in machine.probes:
         if probe.reason:
             yield f"  {probe.kind:<8} {'' if probe.found else 'none: '}{probe.reason}"

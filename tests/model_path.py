@@ -159,6 +159,33 @@ def batches() -> list[int]:
     return list(_counted)
 
 
+def load_beside_a_full_card(late: str) -> dict[str, Any]:
+    """Load while a model finds no memory, and again when there is some; tell what was said and what stayed loaded."""
+    from mineru.model.runtime import hybrid
+
+    from docfleet.engine.mineru.engine import MinerUEngine
+    from docfleet.errors import OutOfDeviceMemory
+    from docfleet.options import Tier, parse_options
+
+    init, told = hybrid.atom_model_init, ""
+
+    def full(model_name: str, **more: Any) -> Any:
+        if model_name == late:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.6 GiB")
+        return init(model_name, **more)
+
+    engine = MinerUEngine()
+    hybrid.atom_model_init = full
+    try:
+        engine.load(_context())
+    except OutOfDeviceMemory as exc:
+        told = exc.message
+    left = len(hybrid.AtomModelSingleton._models) + len(hybrid.HybridLocalModelContextSingleton._models)
+    hybrid.atom_model_init = init
+    engine.load(_context())
+    return {"told": told, "left": left, "missing": engine.missing(Tier.BASIC, "pdf", parse_options(None))}
+
+
 def _request(source: Path, pages: int, first: int, last: int, options: ParseOptions) -> ParseRequest:
     return ParseRequest(
         source=source,
@@ -175,15 +202,20 @@ _loaded: list[Any] = []
 
 
 def _engine() -> Any:
-    from docfleet.engine.interface import EngineContext
     from docfleet.engine.mineru.engine import MinerUEngine
 
     if not _loaded:
         engine = MinerUEngine()
-        scratch = Path(os.environ["MINERU_HOME"])
-        engine.load(EngineContext(device="cpu", threads=2, model_source="local", vlm_server_url=None, scratch=scratch))
+        engine.load(_context())
         _loaded.append(engine)
     return _loaded[0]
+
+
+def _context() -> Any:
+    from docfleet.engine.interface import EngineContext
+
+    scratch = Path(os.environ["MINERU_HOME"])
+    return EngineContext(device="cpu", threads=2, model_source="local", vlm_server_url=None, scratch=scratch)
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
@@ -198,6 +230,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
         page_seconds,
         count_batches,
         batches,
+        load_beside_a_full_card,
     )
 }
 

@@ -16,6 +16,9 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 #: for the fastest first.
 ORDER = "CUDA_DEVICE_ORDER"
 BUS_ORDER = "PCI_BUS_ID"
+#: The driver's name among `Machine.versions`.
+DRIVER = "nvidia-driver"
+
 
 #: -P keeps this folder off the path, where its module names would hide others.
 COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("nvml.py")))
@@ -75,6 +78,15 @@ def order_doubt(choice: str, names: Sequence[str], environ: Mapping[str, str]) -
         f"{choice} is read in the order of the PCI bus, as nvidia-smi counts. These cards differ, and other programs "
         f"may count the fastest first: python device_utils.py lists them; {ORDER}={BUS_ORDER} makes all count alike."
     )
+
+
+def driver(reply: Reply) -> dict[str, str]:
+    """Return the version of NVIDIA's driver under the name it has among versions; nothing where it tells none."""
+    try:
+        version = json.loads(reply.output).get("driver")
+    except (ValueError, AttributeError):
+        return {}
+    return {DRIVER: str(version)} if version else {}
 
 
 def readings(line: str, devices: Sequence[Accelerator]) -> list[Reading]:

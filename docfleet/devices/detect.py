@@ -39,8 +39,9 @@ def detect(environ: Mapping[str, str] = os.environ, *, timeout: float | None = N
     limits = cgroup.read(root)
     memory = host.memory(limits)
     remarks: list[str] = []
+    cuda_reply = cuda_child.reply()
     looks: dict[Kind, _Look] = {
-        Kind.CUDA: lambda: _look_for_cards(cuda_child.reply(), environ, remarks),
+        Kind.CUDA: lambda: _look_for_cards(cuda_reply, environ, remarks),
         Kind.NPU: lambda: npu.read(npu_child.reply(), environ),
         Kind.MPS: lambda: host.mps(memory),
         Kind.XPU: lambda: xpu.read(xpu_child.reply(), environ) if isinstance(xpu_child, Child) else ([], xpu_child),
@@ -65,7 +66,7 @@ def detect(environ: Mapping[str, str] = os.environ, *, timeout: float | None = N
         probes=tuple(probes),
         variables={name: environ[name] for name in _TOLD if environ.get(name, "").strip()},
         remarks=tuple(remarks),
-        versions=versions,
+        versions=versions | cuda.driver(cuda_reply),
         platform=f"{platform.system()} {platform.machine()}",
     )
 

@@ -150,7 +150,7 @@ class Machine:
     variables: Mapping[str, str] = field(default_factory=dict)
     #: What the user should know of how the machine was read, one sentence each.
     remarks: tuple[str, ...] = ()
-    #: Versions of what is installed, by distribution; a missing one is not a key.
+    #: Versions of what is installed, by distribution, and of `nvidia-driver`; a missing one is not a key.
     versions: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
 

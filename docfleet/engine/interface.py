@@ -42,6 +42,9 @@ class EngineContext:
     vlm_router: str | None = field(default=None, repr=False)
     #: Scratch space of this worker, emptied at its start.
     scratch: Path
+    #: For `load`, where too little memory was free for a part that the engine can do without: once called, a fresh
+    #: process loads everything anew after a while.
+    try_later: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
 
 
 class PageShelf(Protocol):
@@ -144,7 +147,12 @@ class Engine(Protocol):
         ...
 
     def load(self, context: EngineContext) -> None:
-        """Import what is heavy and load weights. Called once; may take minutes."""
+        """Import what is heavy and load weights. May take minutes.
+
+        Raises:
+            Exception: whatever keeps all of it from loading, too little free memory among it. The worker says so, takes
+                no work, and calls it again, later each time.
+        """
         ...
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 _KINDS = frozenset({"OutOfMemoryError", "MemoryError", "_ArrayMemoryError"})
 #: What torch, torch_npu, ONNX Runtime, cuBLAS, vLLM and llama.cpp write where they have no error of its own for it.
 _WORDS = re.compile(
-    r"(?:CUDA|NPU|MPS|XPU|HIP|GPU)[\w ]*out of memory|out of memory on device|failure 2: out of memory"
+    r"(?:CUDA|NPU|MPS|XPU|HIP|GPU)[\w: ]*out of memory|out of memory on device|failure 2: out of memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation"
     r"|Failed to allocate memory for requested buffer|BFCArena|std::bad_alloc|bad allocation"
     r"|No available memory for the cache blocks|less than desired GPU memory utilization"

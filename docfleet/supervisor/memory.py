@@ -1,8 +1,8 @@
 """Concurrency follows memory: where little of a device's memory is free, its workers take no new work until there is.
 
 What the workers hold themselves is no reason for all of them to rest: it would never be free again. So if that is
-known, it counts as free for one worker of the device, which goes on; the others rest. Where it is not known (drivers
-tell processes by numbers of another namespace), all rest, and after a while one of them tries.
+known, it counts as free for one worker of the device, which goes on; the others rest. Where it is not known (in a
+container drivers tell processes by numbers of another namespace, or list none), all rest, and after a while one tries.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ RECOVERED = 1.5
 HOLDS = 30.0
 #: Seconds of all resting after which one worker tries, where nobody knows who holds the memory.
 TRY_AFTER = 60.0
+#: Of a device's used memory the listed processes hold at least this share, or some are not listed. What the driver
+#: itself takes is listed nowhere.
+_EXPLAINED = 0.5
 _MB = 1024 * 1024
 
 
@@ -106,19 +109,31 @@ class MemoryWatch:
 
 
 def held_by(reading: Reading, workers: Sequence[WorkerReport]) -> int | None:
-    """Return the bytes of the device that these workers hold with their children, or None where that is not known."""
+    """Return the bytes of the device that these workers hold with their children, or None where that is not known.
+
+    It is not known where a list lacks processes, as in a container: none of it is a worker's, or it explains far less
+    than is used.
+    """
     if reading.holders is None:
         return None
     leaders = {worker.identity.pid for worker in workers}
-    held = 0
+    ours: list[int | None] = []
     for pid, size in reading.holders:
         try:
             # Each worker leads the group of all that it starts.
-            ours = os.getpgid(pid) in leaders
+            if os.getpgid(pid) in leaders:
+                ours.append(size)
         except ProcessLookupError:
             # The driver's number for it is of another namespace: it may be one of ours.
             return None
-        if ours and size is None:
-            return None
-        held += size or 0 if ours else 0
-    return held
+    if None in ours or (workers and not ours) or _lacks_processes(reading):
+        return None
+    return sum(size or 0 for size in ours)
+
+
+def _lacks_processes(reading: Reading) -> bool:
+    sizes = [size for _, size in reading.holders or ()]
+    if reading.memory_total is None or reading.memory_free is None or None in sizes:
+        return False
+    used = reading.memory_total - reading.memory_free
+    return sum(size or 0 for size in sizes) < used * _EXPLAINED

@@ -37,6 +37,7 @@ class GpuStatus(_Out):
     """What the machine computes with."""
 
     accelerated: bool = Field(description="whether a worker has an accelerator; else the CPU does it all")
+    driver: Text = Field(default="", description="version of NVIDIA's driver; empty where there is none")
     devices: list[DeviceView]
     not_found: dict[str, Text] = Field(description="kinds of devices with something to say about them, and what")
     failures: list[Text] = Field(description="why devices have no readings")

@@ -9,6 +9,7 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from docfleet.devices import cuda
 from docfleet.devices.gauges import KEPT_SECONDS, Sample
 from docfleet.devices.records import Kind
 from docfleet.web.answers import json_of
@@ -43,6 +44,7 @@ class GpuDoor:
         plan = found.get("plan", {}) if isinstance(found, dict) else {}
         status = GpuStatus(
             accelerated=bool(plan.get("accelerated", False)),
+            driver=_driver(found),
             devices=devices(self._doors),
             not_found=_not_found(found),
             failures=[] if self._doors.gauges is None else self._doors.gauges.failures(),
@@ -103,6 +105,11 @@ def _device(doors: Doors, device: str, name: str, blocked: str) -> DeviceView:
 
 def _sample(sample: Sample) -> SampleView:
     return SampleView.model_validate(sample.to_json())
+
+
+def _driver(found: Any) -> str:
+    machine = found.get("machine", {}) if isinstance(found, dict) else {}
+    return str(machine.get("versions", {}).get(cuda.DRIVER, ""))
 
 
 def _not_found(found: Any) -> dict[str, str]:

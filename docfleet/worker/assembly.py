@@ -30,7 +30,7 @@ from docfleet.worker.care import Care
 from docfleet.worker.courtesy import Courtesy
 from docfleet.worker.frugality import Frugality
 from docfleet.worker.heart import Heart
-from docfleet.worker.recycling import Recycler, RecyclingLimits
+from docfleet.worker.recycling import Recycler, RecyclingLimits, Shortage
 from docfleet.worker.resting import Rest
 from docfleet.worker.rounds import Rounds, load_with_patience
 from docfleet.worker.seat import Seat
@@ -98,7 +98,8 @@ def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
     remove_tree(scratch)
     scratch.mkdir(parents=True)
     arrivals = Arrivals(Path(os.environ.get("MINERU_MODEL_BASE_DIR", scratch)))
-    engines = _loaded_engines(plan, _context(plan, slot, scratch), seat, heart)
+    shortage = Shortage()
+    engines = _loaded_engines(plan, _context(plan, slot, scratch, shortage), seat, heart)
     shelves = Shelves(plan.folder, heart.report.engines, shared=plan.share_pages)
     bench = Bench(plan.folder, engines, shelves, Courtesy(store))
     care = Care(
@@ -108,7 +109,7 @@ def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
         max_attempts=plan.max_attempts,
         slot=lambda: heart.report.slot,
     )
-    recycler = Recycler(plan.recycling, store, heart, seat, owner=owner, arrived=arrivals.any)
+    recycler = Recycler(plan.recycling, store, heart, seat, owner=owner, arrived=arrivals.any, short=shortage.due)
     rounds = Rounds(
         claims=store,
         bench=bench,
@@ -123,7 +124,7 @@ def assemble(plan: WorkerPlan, number: int) -> AssembledWorker:
     return AssembledWorker(bench, heart, rounds)
 
 
-def _context(plan: WorkerPlan, slot: WorkerSlot, scratch: Path) -> EngineContext:
+def _context(plan: WorkerPlan, slot: WorkerSlot, scratch: Path, shortage: Shortage) -> EngineContext:
     return EngineContext(
         device=slot.environment.get("MINERU_DEVICE_MODE", slot.device),
         threads=int(slot.environment.get("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))),
@@ -132,6 +133,7 @@ def _context(plan: WorkerPlan, slot: WorkerSlot, scratch: Path) -> EngineContext
         vlm_identity=plan.vlm_identity,
         vlm_router=plan.vlm_router,
         scratch=scratch,
+        try_later=shortage.note,
     )
 
 

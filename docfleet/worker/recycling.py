@@ -24,6 +24,9 @@ _ASK_AGAIN = 1.0
 _GROWTH = 1.25
 #: Seconds that a worker that has to leave waits for a warm spare: its engines may never load.
 _SPARE_PATIENCE = 120.0
+#: Seconds for which a worker reads without what found too little memory when it was loaded. Whoever never has enough
+#: pays for a new start each time.
+SHORT_SECONDS = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,22 @@ class RecyclingLimits:
     seconds: float = 0
     #: Resident memory in bytes, children included.
     rss: int = 0
+
+
+class Shortage:
+    """Whether an engine of this process did without a part of its models, for want of memory, and since when."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._since: float | None = None
+
+    def note(self) -> None:
+        """Call when an engine does."""
+        self._since = time.monotonic()
+
+    def due(self) -> bool:
+        """Return whether a fresh process should try again now."""
+        return self._since is not None and time.monotonic() - self._since >= SHORT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -56,12 +75,15 @@ class Recycler:
         *,
         owner: ProcessIdentity,
         arrived: Callable[[], bool] = lambda: False,
+        short: Callable[[], bool] = lambda: False,
     ) -> None:
         """Make the recycler of a worker whose engines are loaded: its memory now is what it cannot do without.
 
-        `arrived` tells that weights came after the engines were loaded; it must cost microseconds.
+        `arrived` tells that weights came after the engines were loaded, `short` that a part which found too little
+        memory should be tried again (`Shortage`); both must cost microseconds.
         """
         self._arrived = arrived
+        self._short = short
         self._limits = limits
         self._turns = turns
         self._heart = heart
@@ -95,6 +117,8 @@ class Recycler:
         limits, age = self._limits, time.time() - report.started_at
         if self._arrived():
             return _Reason("weights", "weights have come since it was loaded")
+        if self._short():
+            return _Reason("memory", "some models found too little memory when it was loaded; a new one tries again")
         if not report.documents_done:
             return None
         if limits.documents and report.documents_done >= limits.documents:

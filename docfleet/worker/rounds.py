@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -245,14 +246,23 @@ def load_with_patience(load: Callable[[], None], heart: Heart, loaded: WorkerSta
     delay = 1.0
     while True:
         heart.tell(WorkerState.LOADING)
-        try:
-            load()
-        except Exception as exc:
-            logger.exception("the engines did not load; next try in {:.0f} s", delay)
-            told = f"{type(exc).__name__}: {exc}; next try in {delay:.0f} s"
-            heart.tell(WorkerState.FAILED, told, retry_at=time.time() + delay)
-            time.sleep(delay)
-            delay = min(delay * 2, 300.0)
-        else:
+        # Two workers that take the device's memory from each other must not do so again at the same moment.
+        pause = delay * random.uniform(0.75, 1.25)  # noqa: S311
+        told = _failure_of(load, pause)
+        if told is None:
             heart.tell(loaded)
             return
+        give_back()
+        heart.tell(WorkerState.FAILED, told, retry_at=time.time() + pause)
+        time.sleep(pause)
+        delay = min(delay * 2, 300.0)
+
+
+def _failure_of(load: Callable[[], None], pause: float) -> str | None:
+    """Load; return what to say if it failed. The error, whose traceback holds what was loaded, is gone by then."""
+    try:
+        load()
+    except Exception as exc:
+        logger.exception("the engines did not load; next try in {:.0f} s", pause)
+        return f"{type(exc).__name__}: {exc}; next try in {pause:.0f} s"
+    return None

@@ -248,6 +248,7 @@ def test_nvml_is_read_through_its_real_binding(tmp_path: Path, monkeypatch: pyte
     assert (whole.device, whole.pin, whole.uuid, whole.name) == ("cuda:0", "GPU-0000", "GPU-0000", "NVIDIA Test Card")
     assert (whole.memory_total, whole.memory_free) == (80 << 30, 79 << 30)
     assert (whole.bus, whole.compute_capability, whole.processes) == ("00000000:C1:00.0", "9.0", None)
+    assert here.versions["nvidia-driver"] == "580.105.08"
     assert (piece.device, piece.pin, piece.memory_total) == ("cuda:1", "MIG-cafe", 10 << 30)
     assert "card 2 does not answer" in here.probes[0].reason
     environment = plan(here, devices="cuda:1").workers[0].environment
@@ -287,6 +288,17 @@ def test_the_command_says_what_is_here_what_is_used_and_why_not_more() -> None:
     assert "Models" in output
     for part in ("Found", "Will be used", "Why not more", "Warnings", "Versions", "Verdict: degraded", "mineru 4."):
         assert part in output
+
+
+def test_the_command_tells_of_each_card_and_of_its_driver_what_nvml_does(tmp_path: Path) -> None:
+    cards = tmp_path / "cards.json"
+    cards.write_text(json.dumps({"cards": [{"total": 8192, "free": 8000, "holders": [[7, 100], [8, 50]]}]}))
+    environ = {"PYTHONPATH": str(ROOT / "tests" / "fake_nvml"), "FAKE_NVML": str(cards)}
+    _, output, _ = command("--devices", "cpu", **environ)
+    assert "compute capability 9.0, 2 process(es) on it" in output
+    assert "nvidia-driver 570.1" in output
+    _, output, _ = command("--json", "--devices", "cpu", **environ)
+    assert json.loads(output)["machine"]["versions"]["nvidia-driver"] == "570.1"
 
 
 def test_the_json_of_the_command_holds_all_facts() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,39 @@ def test_a_key_for_the_vlm_server_goes_to_no_other_server(monkeypatch: pytest.Mo
     assert (other.server_url, other.api_key) == ("http://other.example:8000/", "")
     with pytest.raises(InvalidOption, match="server_url"):
         readiness.vlm_config(ParseOptions(server_url="http://user:pass@other.example/"))
+
+
+def test_a_vlm_that_finds_too_little_memory_leaves_tier_basic_and_is_tried_later(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded_engine()
+    from mineru.model.vlm import client, selector
+
+    from docfleet.engine.mineru import readiness as module
+
+    def full() -> None:
+        raise ValueError("Free memory on device (3.1/23.6 GiB) on startup is less than desired GPU memory utilization")
+
+    monkeypatch.setattr(module, "load_small_models", lambda: None)
+    monkeypatch.setattr(client, "get_vlm_predictor", full)
+    monkeypatch.setattr(selector, "VLM_REQUIRED_MODULES", defaultdict(tuple))
+    monkeypatch.setattr(module.Readiness, "_weights_missing", lambda self, repo: None)
+    later: list[bool] = []
+    context = EngineContext(
+        device="cpu",
+        threads=1,
+        model_source="local",
+        vlm_server_url=None,
+        scratch=tmp_path,
+        try_later=lambda: later.append(True),
+    )
+    readiness = module.Readiness(context)
+    readiness.load()
+    assert later == [True]
+    assert readiness.missing(Tier.BASIC, "pdf", ParseOptions()) is None
+    reason = readiness.missing(Tier.STANDARD, "pdf", ParseOptions()) or ""
+    assert "Too little memory is free for the vision-language model" in reason
+    assert "document" not in reason
 
 
 def test_weights_that_are_not_here_make_the_tier_missing_and_not_the_worker(tmp_path: Path) -> None:

@@ -173,3 +173,15 @@ def test_weights_that_are_missing_or_damaged_take_the_tier_away_with_a_reason_th
     assert file in basic
     assert ("--prefetch" in basic) if harm == "absent" else ("Remove it" in basic)
     assert str(tmp_path) not in basic
+
+
+@pytest.mark.parametrize("late", ["layout", "mfr"])
+def test_good_weights_that_find_too_little_memory_are_not_blamed_and_load_when_there_is_some(
+    models: Path, tmp_path: Path, late: str
+) -> None:
+    (made,) = ask(worker_environment(models, tmp_path / "home"), ("load_beside_a_full_card", {"late": late}))
+    assert "Too little memory is free for MinerU's models" in made["told"]
+    assert "damaged" not in made["told"]
+    assert "Remove it" not in made["told"]
+    assert made["left"] == 0, "what did load must not keep the memory from another worker"
+    assert made["missing"] is None

@@ -38,6 +38,7 @@ MACHINE = Machine(
     memory=Memory(total=64 * GIB, available=60 * GIB),
     accelerators=(CARD,),
     probes=(Probe(kind=Kind.CUDA, found=1), Probe(kind=Kind.MPS, found=0, reason="this is not macOS")),
+    versions={"nvidia-driver": "580.105.08"},
 )
 
 
@@ -68,6 +69,8 @@ def test_the_devices_their_load_and_what_to_make_of_them_are_told(tmp_path: Path
     assert (card["now"]["utilisation"], card["now"]["power"], card["now"]["temperature"]) == (83, 61.5, None)
     assert (cores["device"], cores["name"], cores["workers"], cores["now"]) == ("cpu", "EPYC", [], None)
     assert answer["gpu_status"]["accelerated"] is True
+    assert answer["gpu_status"]["driver"] == "580.105.08"
+    assert status["devices"]["machine"]["versions"]["nvidia-driver"] == "580.105.08"
     assert answer["gpu_status"]["not_found"] == {"mps": "this is not macOS"}
     assert answer["gpu_status"]["failures"] == [Told.failure]
     advice = answer["recommendations"]
@@ -85,6 +88,7 @@ def test_a_machine_without_an_accelerator_is_told_as_one_with_the_reason(tmp_pat
     with open_house(tmp_path, facts=facts(plain), plan=plan(plain).slots()) as house:
         answer = house.get("/api/gpu-status").json()
     assert answer["gpu_status"]["accelerated"] is False
+    assert answer["gpu_status"]["driver"] == ""
     advice = answer["recommendations"]
     assert (advice["max_concurrent"], advice["performance_warning"], advice["fitness"]) == (8, True, "degraded")
     assert "no NVIDIA driver is installed" in advice["message"]

@@ -125,6 +125,20 @@ def test_no_card_always_comes_with_a_reason(reply: Reply, told: str) -> None:
     assert told in reason
 
 
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ('{"driver": "580.105.08", "cards": []}', {"nvidia-driver": "580.105.08"}),
+        ('{"driver": null, "cards": []}', {}),
+        ('{"failure": "no NVIDIA driver is installed"}', {}),
+        ("Segmentation fault", {}),
+        ("[]", {}),
+    ],
+)
+def test_the_version_of_nvidia_s_driver_is_kept_where_it_is_told(output: str, told: dict[str, str]) -> None:
+    assert cuda.driver(Reply(output=output)) == told
+
+
 ATLAS = """
 +------------------------------------------------------------------------------------------------+
 | npu-smi 24.1.rc2                 Version: 24.1.rc2                                             |

@@ -26,6 +26,9 @@ class OutOfMemoryError(RuntimeError):
         MemoryError(),
         OutOfMemoryError("whatever it says"),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB"),
+        RuntimeError(
+            "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other call"
+        ),
         RuntimeError("NPU out of memory. Tried to allocate 512.00 MiB (NPU 0; 60.97 GiB total capacity)"),
         RuntimeError("MPS backend out of memory (MPS allocated: 17.82 GB, other allocations: 1.12 GB)"),
         RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),

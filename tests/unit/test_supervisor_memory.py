@@ -109,7 +109,11 @@ def test_what_the_workers_hold_themselves_stops_all_but_one(own_group: int) -> N
     assert house.look({"cuda:0": 400}, ((own_group, 50 * MB), (os.getpid(), 7000 * MB))) == {0, 1}
 
 
-@pytest.mark.parametrize("holders", [None, ((NOBODY, 7000 * MB),)], ids=["not told", "of another namespace"])
+@pytest.mark.parametrize(
+    "holders",
+    [None, ((NOBODY, 7000 * MB),), (), ((os.getpid(), 7000 * MB),)],
+    ids=["not told", "of another namespace", "none listed, as in a container", "none of them a worker"],
+)
 def test_where_nobody_knows_who_holds_the_memory_one_worker_tries_after_a_while(
     holders: tuple[tuple[int, int | None], ...] | None,
 ) -> None:
@@ -117,6 +121,13 @@ def test_where_nobody_knows_who_holds_the_memory_one_worker_tries_after_a_while(
     assert house.look({"cuda:0": 400}, holders) == {0, 1}
     house.now = TRY_AFTER + 1
     assert house.look({"cuda:0": 400}, holders) == {1}
+
+
+def test_a_worker_alone_on_its_card_does_not_rest_for_ever_in_a_container() -> None:
+    house = House(CARDS[:1], [worker(CARDS[0])])
+    assert house.look({"cuda:0": 400}, ()) == {0}
+    house.now = TRY_AFTER + 1
+    assert house.look({"cuda:0": 400}, ()) == set()
 
 
 def test_on_the_cpu_one_worker_goes_on_unless_others_hold_it_all() -> None:
@@ -155,4 +166,16 @@ def test_processes_are_ours_by_their_group(own_group: int) -> None:
     reading = Reading(device="cuda:0", holders=((own_group, 10), (os.getpid(), 99)))
     assert held_by(reading, ours) == 10
     assert held_by(Reading(device="cuda:0", holders=((own_group, None),)), ours) is None
-    assert held_by(Reading(device="cuda:0", holders=()), ours) == 0
+    assert held_by(Reading(device="cuda:0", holders=((own_group, 10), (os.getpid(), None))), ours) == 10
+    assert held_by(Reading(device="cuda:0", holders=()), []) == 0
+
+
+def test_a_list_that_lacks_processes_tells_nothing(own_group: int) -> None:
+    ours = [worker(CARDS[0], pid=own_group)]
+    assert held_by(Reading(device="cuda:0", holders=()), ours) is None
+    assert held_by(Reading(device="cuda:0", holders=((os.getpid(), 99),)), ours) is None
+    for listed, told in ((4000, 4000 * MB), (100, None)):
+        reading = Reading(
+            device="cuda:0", memory_total=8000 * MB, memory_free=400 * MB, holders=((own_group, listed * MB),)
+        )
+        assert held_by(reading, ours) == told

@@ -79,6 +79,7 @@ class MinerUEngine:
 
         Raises:
             TierUnavailable: MinerU itself does not import.
+            OutOfDeviceMemory: too little memory is free for the models of tier basic; call it again later.
         """
         with translated():
             for module in _HEAVY:

@@ -12,9 +12,9 @@ from loguru import logger
 from docfleet.addresses import split_addresses, to_segment
 from docfleet.engine.interface import EngineContext
 from docfleet.engine.mineru.failures import WEIGHTS_REMEDY, short_cause, translated
-from docfleet.engine.mineru.loading import load_small_models, load_vlm
+from docfleet.engine.mineru.loading import give_back_memory, load_small_models, load_vlm, unload_small_models
 from docfleet.engine.mineru.sources import canonical
-from docfleet.errors import ConfigurationError, DocfleetError, InvalidOption, TierUnavailable
+from docfleet.errors import ConfigurationError, DocfleetError, InvalidOption, OutOfDeviceMemory, TierUnavailable
 from docfleet.models.progress import Fetching, read_status
 from docfleet.options import Method, ParseOptions, Tier
 
@@ -36,7 +36,7 @@ class Readiness:
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
-        #: Why a group of models did not load when it was tried; it is not tried again.
+        #: Why a group of models did not load when it was tried; this process does not try it again.
         self._broken: dict[str, str] = {}
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
@@ -63,13 +63,27 @@ class Readiness:
             raise TierUnavailable(f"The pages of this document have to be recognised. {reason}")
 
     def load(self) -> None:
-        """Load the weights of the best tier that `auto` can take here; a failure becomes a reason of `missing`."""
+        """Load the weights of the best tier that `auto` can take here; a failure becomes a reason of `missing`.
+
+        A VLM that finds too little memory takes its tiers away until a fresh process tries again.
+
+        Raises:
+            OutOfDeviceMemory: too little memory is free for the small models; nothing of them is left in it.
+        """
         if self._small_models_missing() is not None:
             return
-        self._try("small", load_small_models)
+        short = self._try("small", load_small_models)
+        if short is not None:
+            unload_small_models()
+            give_back_memory(self._context.device)
+            raise OutOfDeviceMemory(short)
         # A remote VLM may come and go; it is asked when a document needs it.
         if not self._remote_url(None) and "small" not in self._broken and self._vlm_missing(None) is None:
-            self._try("vlm", load_vlm)
+            short = self._try("vlm", load_vlm)
+            if short is not None:
+                self._broken["vlm"] = short
+                give_back_memory(self._context.device)
+                self._context.try_later()
 
     def vlm_config(self, options: ParseOptions) -> VlmConfig:
         """Return how the VLM of this document is reached.
@@ -138,13 +152,18 @@ class Readiness:
         named = options.server_url if options is not None else None
         return named or self._context.vlm_server_url or config.model.vlm.server_url or None
 
-    def _try(self, group: str, loader: Callable[[], None]) -> None:
+    def _try(self, group: str, loader: Callable[[], None]) -> str | None:
+        """Load. Return what to say if too little memory was free; any other failure is a reason of `missing`."""
         try:
             with translated():
                 loader()
+        except OutOfDeviceMemory as exc:
+            logger.warning("MinerU's {} models are not loaded: {}", group, exc.message)
+            return exc.message
         except DocfleetError as exc:
             logger.warning("MinerU's {} models cannot be used: {}", group, exc.message)
             self._broken[group] = exc.message
+        return None
 
     def _small_models_missing(self) -> str | None:
         if "small" in self._broken:
