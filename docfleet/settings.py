@@ -212,13 +212,9 @@ def _masked(value: Any) -> str:
     return text
 
 
-def option_parser() -> argparse.ArgumentParser:
-    """Return the command line: one option for each setting, `--config` and `--show-config`."""
-    parser = argparse.ArgumentParser(
-        prog="server.py",
-        description="Parse documents on every device of this machine.",
-        epilog="Each option is also an environment variable DOCFLEET_<NAME> and a key of the TOML file.",
-    )
+def add_setting_options(parser: argparse.ArgumentParser) -> None:
+    """Add one option for each setting, and `--config`."""
+    parser.epilog = "Each setting is also an environment variable DOCFLEET_<NAME> and a key of the TOML file."
     for name, field in Settings.model_fields.items():
         flag = "--" + name.replace("_", "-")
         if field.annotation is bool:
@@ -229,6 +225,12 @@ def option_parser() -> argparse.ArgumentParser:
                 flag, metavar="VALUE", help=f"{field.description} (default: {shown})".replace("%", "%%")
             )
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings (also DOCFLEET_CONFIG)")
+
+
+def option_parser() -> argparse.ArgumentParser:
+    """Return the command line: the settings, and what else may be wanted than a running server."""
+    parser = argparse.ArgumentParser(prog="server.py", description="Parse documents on every device of this machine.")
+    add_setting_options(parser)
     parser.add_argument("--show-config", action="store_true", help="print what holds and where it came from, and exit")
     parser.add_argument("--prefetch", action="store_true", help="fetch model weights for --tier, and exit")
     parser.add_argument(

@@ -15,13 +15,21 @@ from docfleet.vlm.planning import workers_for
 from docfleet.worker.recycling import RecyclingLimits
 
 
-def plan_workers(machine: Machine, settings: Settings, *, servers: int) -> Plan:
+def plan_workers(machine: Machine, settings: Settings, *, servers: int, tier: str = "auto") -> Plan:
     """Plan the workers for this machine, and for so many VLM servers.
+
+    Args:
+        machine: as it was found.
+        settings: what the user wants.
+        servers: VLM servers in the pool.
+        tier: the tier that must fit.
 
     Raises:
         ConfigurationError: see `docfleet.devices.plan`.
     """
-    planner = partial(plan, machine, devices=settings.devices, require_accelerator=settings.require_accelerator)
+    planner = partial(
+        plan, machine, devices=settings.devices, require_accelerator=settings.require_accelerator, tier=tier
+    )
     planned = planner(
         workers=settings.workers,
         workers_per_device=settings.workers_per_device,
