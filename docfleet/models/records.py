@@ -59,6 +59,11 @@ class ModelSource:
         return self.name in (Source.LOCAL, Source.EMBEDDED)
 
     @property
+    def unreached(self) -> bool:
+        """Whether no hub is used because none answered, though one would have been welcome."""
+        return self.offline and bool(self.probes)
+
+    @property
     def hubs(self) -> tuple[Source, ...]:
         """The hubs that may be used, in order: the one decided for, and the next one unless the user chose."""
         hubs = (Source.HUGGINGFACE, Source.MODELSCOPE)

@@ -97,6 +97,7 @@ def _worker_plan(
         slots=slots,
         engines=settings.engines,
         model_source=source.name.value,
+        hubs_unreached=source.unreached,
         vlm_server_url=pool.gate.pool_url if pool and pooled else None,
         vlm_identity=pool.identity if pool else (),
         vlm_local=pool.local if pool else None,
