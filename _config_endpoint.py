@@ -22,7 +22,15 @@ from docfleet.errors import ConfigurationError
 from docfleet.models.records import HubProbe, ModelSource, Source
 from docfleet.models.weights import missing_weights
 
-__all__ = ["HubProbe", "ModelSource", "Source", "hub_endpoints", "missing_weights", "resolve_model_source"]
+__all__ = [
+    "HubProbe",
+    "ModelSource",
+    "Source",
+    "hub_endpoints",
+    "missing_weights",
+    "probe_chosen",
+    "resolve_model_source",
+]
 
 SOURCE_VARIABLE = "MINERU_MODEL_SOURCE"
 MODELS_VARIABLE = "MINERU_MODEL_BASE_DIR"
@@ -71,6 +79,32 @@ def resolve_model_source(
     return ModelSource(name=name, reason=reason, models_dir=folder, home=home.absolute(), probes=probes)
 
 
+def probe_chosen(
+    source: ModelSource,
+    environ: Mapping[str, str],
+    *,
+    timeout: float = TIMEOUT,
+    endpoints: Mapping[Source, str] | None = None,
+) -> tuple[HubProbe, ...]:
+    """Return what the hubs answer: also the one that the user named, which a start does not ask. For reports.
+
+    Args:
+        source: as it was decided.
+        environ: the user's environment.
+        timeout: seconds for the hub.
+        endpoints: addresses of the hubs; by default `hub_endpoints(environ)`.
+    """
+    addresses = endpoints or hub_endpoints(environ)
+    if source.probes or source.name not in addresses:
+        return source.probes
+    url = addresses[source.name]
+    offline = _offline(environ) if source.name is Source.HUGGINGFACE else []
+    if offline:
+        told = f"{offline[0]} is set"
+        return (HubProbe(source=source.name, url=_without_secrets(url), reachable=False, detail=told, seconds=0.0),)
+    return tuple(_ask({source.name: url}, timeout))
+
+
 def hub_endpoints(environ: Mapping[str, str]) -> dict[Source, str]:
     """Return the address of each hub, where its own library would look for it."""
     modelscope = environ.get("MODELSCOPE_ENDPOINT") or environ.get("MODELSCOPE_DOMAIN") or "modelscope.cn"
@@ -107,9 +141,7 @@ def _automatic(
 ) -> tuple[Source, str, tuple[HubProbe, ...]]:
     """Go down the list; every step that leads on is one line in the log."""
     hubs = {source: endpoints[source] for source in (Source.HUGGINGFACE, Source.MODELSCOPE) if source in endpoints}
-    offline = [
-        name for name in _OFFLINE_VARIABLES if environ.get(name, "").strip().lower() in ("1", "true", "yes", "on")
-    ]
+    offline = _offline(environ)
     if offline and Source.HUGGINGFACE in hubs:
         del hubs[Source.HUGGINGFACE]
         logger.warning("No models from huggingface: {} is set.", offline[0])
@@ -123,6 +155,11 @@ def _automatic(
         logger.warning("No models from a local folder: {}.", missing)
         return Source.EMBEDDED, "no hub can be reached and no weights are here", probes
     return Source.LOCAL, f"no hub can be reached, and weights lie in {folder}", probes
+
+
+def _offline(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that forbid Hugging Face's libraries to contact the hub."""
+    return [name for name in _OFFLINE_VARIABLES if environ.get(name, "").strip().lower() in ("1", "true", "yes", "on")]
 
 
 def _ask(hubs: Mapping[Source, str], timeout: float) -> Iterator[HubProbe]:

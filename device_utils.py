@@ -1,9 +1,11 @@
 """The devices of this machine: what is here, what would be used, and why not more.
 
-    python device_utils.py [--json] [--devices cuda:0,cpu] [--workers-per-device 2|auto] ...
+    python device_utils.py [--json] [--tier basic] [any option of server.py]
 
-Ends with status 0 if the machine is fit, 1 if it works slowly (no accelerator, scarce memory), 2 if it is unfit or the
-options cannot be met. From Python: `plan(detect())`. A running server tells the same at `GET /api/gpu-status`.
+It takes the options, environment and settings file that the server takes, and tells of the server that would run with
+them; nothing is started, opened or written. Ends with status 0 if the machine is fit, 1 if it works slowly (no
+accelerator, scarce memory), 2 if it is unfit or the server would refuse to start. From Python: `plan(detect())`. A
+running server tells the same at `GET /api/gpu-status`.
 """
 
 from __future__ import annotations
@@ -16,17 +18,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from loguru import logger
 
-from _config_endpoint import ModelSource, missing_weights, resolve_model_source
+from _config_endpoint import HubProbe, ModelSource, missing_weights, probe_chosen, resolve_model_source
+from docfleet.commandline import add_setting_options
 from docfleet.devices import Accelerator, Fitness, Kind, Machine, Plan, PlannedWorker, Probe, detect, plan
-from docfleet.devices.advice import recommendations
 from docfleet.devices.records import GIB
-from docfleet.errors import ConfigurationError
+from docfleet.errors import DocfleetError
 from docfleet.models.backends import Backend, backends_for
 from docfleet.options import Tier
+from docfleet.planning import Foresight, check_start, foresee
+from docfleet.settings import Resolved, resolve
 
 __all__ = [
     "Accelerator",
@@ -61,24 +65,50 @@ class Report:
     """All that the command tells."""
 
     machine: Machine
-    planned: Plan
-    #: `docfleet.devices.advice.recommendations`.
-    advice: dict[str, Any]
+    foresight: Foresight
     #: Where models would come from.
     source: ModelSource
+    #: What the hubs answered.
+    probes: tuple[HubProbe, ...]
     data_dir: Path
     #: Kinds of small models that the planned workers load.
     backends: tuple[Backend, ...] = ()
+    #: Of the settings, one sentence each.
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def planned(self) -> Plan:
+        """The workers."""
+        return self.foresight.decision.planned
+
+    @property
+    def advice(self) -> dict[str, Any]:
+        """See `docfleet.devices.advice.recommendations`."""
+        return self.foresight.decision.advice
 
 
-def report(machine: Machine, planned: Plan, recommended: Plan, data_dir: Path) -> Report:
-    """Look for the models too; takes three seconds where a hub hangs."""
+def report(machine: Machine, resolved: Resolved, *, tier: str = "auto") -> Report:
+    """Decide as the server does, and look for the models; takes three seconds where a hub hangs.
+
+    Raises:
+        DocfleetError: the server would refuse to start, in the same words.
+    """
     # Told in the report itself, not in the log.
     logger.disable("_config_endpoint")
-    source = resolve_model_source(os.environ, home=data_dir / "mineru")
-    advice = recommendations(machine, planned, recommended)
-    backends = backends_for((worker.device for worker in planned.workers), machine.versions, os.environ)
-    return Report(machine=machine, planned=planned, advice=advice, source=source, data_dir=data_dir, backends=backends)
+    settings = resolved.settings
+    folder = check_start(settings)
+    source = resolve_model_source(os.environ, home=folder.root / "mineru", models_dir=settings.models_dir)
+    foresight = foresee(settings, machine, folder, os.environ | source.environment(), tier=tier)
+    devices = (worker.device for worker in foresight.decision.planned.workers)
+    return Report(
+        machine=machine,
+        foresight=foresight,
+        source=source,
+        probes=probe_chosen(source, os.environ),
+        data_dir=folder.root,
+        backends=backends_for(devices, machine.versions, os.environ),
+        warnings=resolved.warnings(),
+    )
 
 
 def facts(told: Report) -> dict[str, Any]:
@@ -88,11 +118,13 @@ def facts(told: Report) -> dict[str, Any]:
         "machine": machine.to_json(),
         "plan": planned.to_json() | {"recommended_concurrency": told.advice["max_concurrent"]},
         "recommendations": told.advice,
-        "model_source": told.source.to_json(),
+        "model_source": told.source.to_json() | {"probes": [probe.to_json() for probe in told.probes]},
         "weights": {
             "backends": list(told.backends),
             "missing": missing_weights(told.source.models_dir, told.backends),
         },
+        "vlm": _vlm(told.foresight),
+        "warnings": [*told.foresight.decision.warnings, *told.warnings],
         "free_disk": {"folder": str(data_dir), "bytes": free_disk(data_dir)},
         "exit_status": _STATUS[planned.fitness],
     }
@@ -113,12 +145,12 @@ def describe(told: Report) -> str:
             *_expected(told.advice),
             "",
             "Models",
-            *_models(told.source, told.backends),
+            *_models(told),
             "",
             "Why not more",
             *(f"  {line}" for line in planned.limits),
             *(f"  {device}: {reason}." for device, reason in planned.unused.items()),
-            *_warned(planned),
+            *_warned(told),
             "",
             "Versions",
             "  " + ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
@@ -172,38 +204,44 @@ def _expected(advice: dict[str, Any]) -> Iterator[str]:
         yield f"  {tier:<9} {seconds['one_worker']:>6g} / {seconds['all_workers']:g}{estimate}"
 
 
-def _models(source: ModelSource, backends: Sequence[Backend]) -> Iterator[str]:
+def _models(told: Report) -> Iterator[str]:
+    source, backends = told.source, told.backends
     yield f"  source    {source.name.value}: {source.reason}"
-    for probe in source.probes:
+    for probe in told.probes:
         reached = "reachable" if probe.reachable else f"not reachable: {probe.detail}"
         yield f"  {probe.source.value:<11} {probe.url} {reached}"
     missing = missing_weights(source.models_dir, backends)
     yield f"  weights   {missing or f'in {source.models_dir}'}"
     yield f"  loaded    {', '.join(f'{backend.value} by workers {backend.workers}' for backend in backends)}"
+    vlm = _vlm(told.foresight)
+    for server in vlm["own"]:
+        yield f"  VLM       one to be started on {server['device']} ({server['engine']})"
+    for url in vlm["endpoints"]:
+        yield f"  VLM       {url}"
 
 
-def _warned(planned: Plan) -> Iterator[str]:
-    said = [*([planned.performance_warning] if planned.performance_warning else []), *planned.warnings]
+def _vlm(foresight: Foresight) -> dict[str, Any]:
+    """Return the VLM servers elsewhere, and those that the server would start here."""
+    orders = () if foresight.launch is None else foresight.launch.orders.servers
+    return {
+        "endpoints": list(foresight.endpoints),
+        "own": [{"device": order.device, "engine": order.engine} for order in orders],
+    }
+
+
+def _warned(told: Report) -> Iterator[str]:
+    said = [*told.foresight.decision.warnings, *told.warnings]
     if said:
         yield ""
         yield "Warnings"
         yield from (f"  {warning}" for warning in said)
 
 
-def _per_device(word: str) -> int | Literal["auto"]:
-    return "auto" if word == "auto" else int(word)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="device_utils.py", description="What this machine can parse documents with.")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
-    parser.add_argument("--devices", default="auto", help="auto, cpu, or a list such as cuda:0,cuda:1 (default: auto)")
-    parser.add_argument("--workers", type=int, help="workers in all")
-    parser.add_argument("--max-workers", type=int, help="workers in all, at most")
-    parser.add_argument("--workers-per-device", type=_per_device, help="workers on each device, or auto (default: 1)")
     parser.add_argument("--tier", default="auto", choices=list(Tier), help="tier that must fit (default: auto)")
-    parser.add_argument("--require-accelerator", action="store_true", help="fail if none can be used")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder whose disk is looked at")
+    add_setting_options(parser)
     return parser
 
 
@@ -212,25 +250,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     machine = detect()
     try:
-        recommended = plan(machine, devices=options.devices, tier=options.tier)
-        planned = plan(
-            machine,
-            devices=options.devices,
-            workers=options.workers,
-            workers_per_device=options.workers_per_device,
-            max_workers=options.max_workers,
-            tier=options.tier,
-            require_accelerator=options.require_accelerator,
-        )
-        told = report(machine, planned, recommended, options.data_dir)
-    except ConfigurationError as exc:
+        told = report(machine, resolve(vars(options)), tier=options.tier)
+    except DocfleetError as exc:
         if options.json:
             print(json.dumps({"machine": machine.to_json(), "error": exc.record(), "exit_status": 2}, indent=2))
         else:
             print(exc.message, file=sys.stderr)
         return _STATUS[Fitness.UNFIT]
     print(json.dumps(facts(told), indent=2) if options.json else describe(told))
-    return _STATUS[planned.fitness]
+    return _STATUS[told.planned.fitness]
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ import litserve as ls
 from loguru import logger
 
 from docfleet import logs
+from docfleet.commandline import parse_command_line
 from docfleet.errors import ConfigurationError, DocfleetError
 from docfleet.files import DataFolder
 from docfleet.host.claim_loop import ClaimLoop, DoorSpec
 from docfleet.process.files import raise_open_files
 from docfleet.process.lifeline import tie_to_parent
 from docfleet.records import Claim
-from docfleet.settings import Settings, parse_command_line
+from docfleet.settings import Settings
 from docfleet.worker.assembly import AssembledWorker, WorkerPlan, assemble
 from docfleet.worker.bench import Outcome, Work
 from docfleet.worker.rounds import Rounds

@@ -7,10 +7,9 @@ reads the environment.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -208,52 +207,20 @@ class Resolved:
         """Return one line a setting: name, value (secrets masked), source."""
         rows = []
         for name, value in self.settings.model_dump(mode="json").items():
-            rows.append(f"{name:<20} {_masked(value):<32} {self.sources[name]}")
+            rows.append(f"{name:<20} {masked(value):<32} {self.sources[name]}")
         return "\n".join(rows)
 
 
-def _masked(value: Any) -> str:
+def masked(value: Any) -> str:
+    """Return a value as it may be shown."""
     if isinstance(value, list | tuple):
-        return ",".join(_masked(item) for item in value)
+        return ",".join(masked(item) for item in value)
     text = "" if value is None else str(value)
     # A password inside a URL is the one secret a setting may hold.
     scheme, separator, rest = text.partition("://")
     if separator and "@" in rest:
         return f"{scheme}://***@{rest.rpartition('@')[2]}"
     return text
-
-
-def option_parser() -> argparse.ArgumentParser:
-    """Return the command line: one option for each setting, `--config` and `--show-config`."""
-    parser = argparse.ArgumentParser(
-        prog="server.py",
-        description="Parse documents on every device of this machine.",
-        epilog="Each option is also an environment variable DOCFLEET_<NAME> and a key of the TOML file.",
-    )
-    for name, field in Settings.model_fields.items():
-        flag = "--" + name.replace("_", "-")
-        if field.annotation is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=field.description)
-        else:
-            shown = _masked(field.get_default()) or "none"
-            parser.add_argument(
-                flag, metavar="VALUE", help=f"{field.description} (default: {shown})".replace("%", "%%")
-            )
-    parser.add_argument("--config", metavar="FILE", help="TOML file with settings (also DOCFLEET_CONFIG)")
-    parser.add_argument("--show-config", action="store_true", help="print what holds and where it came from, and exit")
-    parser.add_argument("--prefetch", action="store_true", help="fetch model weights for --tier, and exit")
-    parser.add_argument(
-        "--tier",
-        choices=("auto", "basic", "standard", "advanced"),
-        help="with --prefetch: the tier to fetch for (default: the best that can run here)",
-    )
-    parser.add_argument(
-        "--prefetch-backend",
-        choices=("auto", "onnx", "torch", "both"),
-        help="with --prefetch: small models for workers on the CPU or without PyTorch (onnx), on accelerators with "
-        "PyTorch (torch), or both (default: what this machine's workers load)",
-    )
-    return parser
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Resolved:
@@ -331,32 +298,3 @@ def _explain(exc: ValidationError, sources: Mapping[str, str]) -> str:
             message = item["msg"].removeprefix("Value error, ")
             parts.append(f"{name} (from {sources.get(name, 'default')}): {message}")
     return "; ".join(parts) + "."
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the caller of the command line wants instead of a running server."""
-
-    show_config: bool
-    prefetch: bool
-    #: With `prefetch`: the tier to fetch for; auto is the best that can run here.
-    tier: str
-    #: With `prefetch`: auto (what this machine loads) | onnx | torch | both.
-    backend: str = "auto"
-
-
-def parse_command_line(argv: Sequence[str] | None = None) -> tuple[Resolved, Wish]:
-    """Return the settings of this run and what else is wanted."""
-    parser = option_parser()
-    arguments = vars(parser.parse_args(argv))
-    if arguments["tier"] and not arguments["prefetch"]:
-        parser.error("--tier belongs to --prefetch; documents name theirs in the option tier")
-    if arguments["prefetch_backend"] and not arguments["prefetch"]:
-        parser.error("--prefetch-backend belongs to --prefetch; MINERU_MODEL_SMALL_BACKEND decides what workers load")
-    wish = Wish(
-        arguments["show_config"],
-        arguments["prefetch"],
-        arguments["tier"] or "auto",
-        arguments["prefetch_backend"] or "auto",
-    )
-    return resolve(arguments), wish

@@ -34,6 +34,8 @@ class EngineContext:
     threads: int
     #: huggingface | modelscope | local | embedded; decided once for all workers.
     model_source: str
+    #: Whether that is so because no hub answered at the start.
+    hubs_unreached: bool = False
     #: VLM server for tiers standard and advanced where the caller names none; None: run the VLM here.
     vlm_server_url: str | None
     #: What stands behind that address, where it changes with each start: results of other servers differ.

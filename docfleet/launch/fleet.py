@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,13 @@ class Launch:
 
 
 def plan_launch(
-    settings: Settings, machine: Machine, folder: Path, environment: Mapping[str, str], *, host: str | None = None
+    settings: Settings,
+    machine: Machine,
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    host: str | None = None,
+    ports: Callable[[int], Sequence[int]] | None = None,
 ) -> Launch | None:
     """Return what to start; None where the settings ask for no VLM server here. Starts nothing.
 
@@ -49,6 +55,7 @@ def plan_launch(
         folder: for logs and state.
         environment: what the servers inherit, the source of models included.
         host: address to listen on, on a machine that is for them alone; None: loopback, and workers are here too.
+        ports: finds so many ports; None: those that are free, which is tried by listening there for a moment.
 
     Raises:
         ConfigurationError: they cannot be run; the message says what can be done.
@@ -70,7 +77,7 @@ def plan_launch(
         settings.devices,
         wish,
         here=partial(installed, command),
-        ports=free_ports(wish.host, settings.vlm_server_port),
+        ports=ports or free_ports(wish.host, settings.vlm_server_port),
         inherited=environment,
     )
     orders = LaunchOrders(

@@ -30,6 +30,16 @@ class HubProbe:
     detail: str
     seconds: float
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "source": self.source.value,
+            "url": self.url,
+            "reachable": self.reachable,
+            "detail": self.detail,
+            "seconds": self.seconds,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
@@ -47,6 +57,11 @@ class ModelSource:
     def offline(self) -> bool:
         """Whether no hub may be contacted."""
         return self.name in (Source.LOCAL, Source.EMBEDDED)
+
+    @property
+    def unreached(self) -> bool:
+        """Whether no hub is used because none answered, though one would have been welcome."""
+        return self.offline and bool(self.probes)
 
     @property
     def hubs(self) -> tuple[Source, ...]:
@@ -73,14 +88,5 @@ class ModelSource:
             "name": self.name.value,
             "reason": self.reason,
             "models_dir": str(self.models_dir),
-            "probes": [
-                {
-                    "source": probe.source.value,
-                    "url": probe.url,
-                    "reachable": probe.reachable,
-                    "detail": probe.detail,
-                    "seconds": probe.seconds,
-                }
-                for probe in self.probes
-            ],
+            "probes": [probe.to_json() for probe in self.probes],
         }

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from loguru import logger
 
 from docfleet import __version__
-from docfleet.devices import Accelerator, Machine, Plan, plan
-from docfleet.devices.advice import recommendations
-from docfleet.devices.spares import count_spares, spare_slots
+from docfleet.devices import Accelerator, Machine, Plan
+from docfleet.devices.spares import spare_slots
 from docfleet.engine.mineru.orders import BEST, FetchOrders
 from docfleet.files import DataFolder
 from docfleet.launch.fleet import Launch
 from docfleet.models.backends import Backend, backends_for
 from docfleet.models.records import ModelSource
 from docfleet.options import Tier
+from docfleet.planning.decision import decide
 from docfleet.planning.weights import fetch_orders, partly_missing
-from docfleet.planning.workers import equip, plan_workers, recycling_limits
+from docfleet.planning.workers import equip, recycling_limits
 from docfleet.settings import Settings
 from docfleet.sharding.deadlines import Deadlines
 from docfleet.vlm.planning import PoolPlan
@@ -68,21 +68,17 @@ def assemble_fleet(
     Raises:
         ConfigurationError: the settings ask for devices or numbers that this machine does not have.
     """
-    room = machine if launch is None else launch.room(machine)
-    planned = plan_workers(room, settings, servers=len(pool.members) if pool else 0)
-    advice = recommendations(machine, planned, plan(machine, devices=settings.devices))
-    spares, reason = count_spares(machine, planned.workers, settings.spares)
-    remarks, warnings = ((), ()) if launch is None else (launch.servers.remarks, launch.servers.warnings)
-    planned = replace(planned, limits=(*planned.limits, reason, *remarks))
-    workers = _worker_plan(settings, folder, source, machine, pool, planned, spares)
+    decided = decide(settings, machine, servers=len(pool.members) if pool else 0, launch=launch)
+    planned = decided.planned
+    workers = _worker_plan(settings, folder, source, machine, pool, planned, decided.spares)
     backends = backends_for((slot.device for slot in workers.slots), machine.versions, os.environ)
     lacks = partly_missing(source, backends)
     facts = {
         "version": __version__,
         "devices": {"machine": machine.to_json(), "plan": planned.to_json()},
-        "recommendations": advice,
+        "recommendations": decided.advice,
         "model_source": source.to_json(),
-        "warnings": [*planned.warnings, *filter(None, [planned.performance_warning, lacks]), *warnings],
+        "warnings": [*decided.warnings, *filter(None, [lacks])],
     }
     # Servers of our own fetch their model themselves, each engine its kind.
     best = BEST if launch is None else Tier.BASIC
@@ -107,6 +103,7 @@ def _worker_plan(
         slots=slots,
         engines=settings.engines,
         model_source=source.name.value,
+        hubs_unreached=source.unreached,
         vlm_server_url=pool.gate.pool_url if pool and pooled else None,
         vlm_identity=pool.identity if pool else (),
         vlm_local=pool.local if pool else None,

@@ -11,7 +11,8 @@ from docfleet import aliases
 from docfleet.files import DataFolder
 from docfleet.settings import Settings
 from docfleet.vlm.changes import Changes, changed
-from docfleet.vlm.planning import OwnServers, PoolPlan, plan_pool
+from docfleet.vlm.planning import OwnServers, PoolPlan, lasting, named_servers, plan_pool
+from docfleet.vlm.records import Member
 
 #: Workers and their children inherit the environment; none of them shall find these there.
 _NOT_INHERITED = ("DOCFLEET_VLM_API_KEYS", *aliases.CLIENT_VARIABLES)
@@ -39,3 +40,13 @@ def take_pool(settings: Settings, folder: DataFolder, own: OwnServers | None = N
             logger.info("VLM server {} was drained and stays out; POST /vlm/endpoints brings it back", member.url)
         pool = replace(pool, members=members, changes=folder.vlm_changes)
     return pool
+
+
+def members_now(settings: Settings, folder: DataFolder, own: OwnServers | None) -> tuple[Member, ...]:
+    """Return who would be in the pool, as `take_pool` does, and take and open nothing.
+
+    Raises:
+        ConfigurationError: see `docfleet.vlm.planning.plan_pool`.
+    """
+    members, allowed = named_servers(settings, own)
+    return changed(members, Changes(folder.vlm_changes).read(lasting(allowed, own)))

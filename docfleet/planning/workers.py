@@ -15,8 +15,14 @@ from docfleet.vlm.planning import workers_for
 from docfleet.worker.recycling import RecyclingLimits
 
 
-def plan_workers(machine: Machine, settings: Settings, *, servers: int) -> Plan:
+def plan_workers(machine: Machine, settings: Settings, *, servers: int, tier: str = "auto") -> Plan:
     """Plan the workers for this machine, and for so many VLM servers.
+
+    Args:
+        machine: as it was found.
+        settings: what the user wants.
+        servers: VLM servers in the pool.
+        tier: the tier that must fit.
 
     Raises:
         ConfigurationError: see `docfleet.devices.plan`.
@@ -27,6 +33,7 @@ def plan_workers(machine: Machine, settings: Settings, *, servers: int) -> Plan:
         devices=settings.devices,
         max_workers=settings.max_workers,
         require_accelerator=settings.require_accelerator,
+        tier=tier,
     )
     planned = planner(
         workers=settings.workers,

@@ -52,7 +52,7 @@ class PoolPlan:
     @property
     def lasting(self) -> frozenset[str]:
         """Addresses of which changes outlive the server: those that this machine gave itself mean nothing tomorrow."""
-        return frozenset(self.allowed).difference(() if self.own is None else self.own.urls)
+        return lasting(self.allowed, self.own)
 
     @property
     def local(self) -> Path | None:
@@ -78,11 +78,7 @@ def plan_pool(settings: Settings, own: OwnServers | None = None) -> PoolPlan | N
     Raises:
         ConfigurationError: an address cannot be used, or the keys do not fit the servers.
     """
-    members = members_of(settings)
-    if own is not None:
-        members += tuple(Member(url=url) for url in own.urls)
-    named = _addresses("allowed_server_urls", settings.allowed_server_urls)
-    allowed = tuple(dict.fromkeys((*(member.url for member in members), *named)))
+    members, allowed = named_servers(settings, own)
     if not allowed:
         return None
     return PoolPlan(
@@ -100,6 +96,24 @@ def plan_pool(settings: Settings, own: OwnServers | None = None) -> PoolPlan | N
         own=own,
         wanted=bool(members),
     )
+
+
+def named_servers(settings: Settings, own: OwnServers | None) -> tuple[tuple[Member, ...], tuple[str, ...]]:
+    """Return the members as the settings want them, and all addresses that may be used.
+
+    Raises:
+        ConfigurationError: see `plan_pool`.
+    """
+    members = members_of(settings)
+    if own is not None:
+        members += tuple(Member(url=url) for url in own.urls)
+    named = _addresses("allowed_server_urls", settings.allowed_server_urls)
+    return members, tuple(dict.fromkeys((*(member.url for member in members), *named)))
+
+
+def lasting(allowed: Iterable[str], own: OwnServers | None) -> frozenset[str]:
+    """Return the addresses of which changes outlive the server."""
+    return frozenset(allowed).difference(() if own is None else own.urls)
 
 
 def members_of(settings: Settings) -> tuple[Member, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ class SampleView(_Out):
     utilisation: float | None = Field(description="percent")
     temperature: float | None = Field(description="degrees Celsius")
     power: float | None = Field(description="watts")
+    processes: int | None = Field(description="processes that compute on it")
 
 
 class DeviceView(_Out):
@@ -30,17 +31,33 @@ class DeviceView(_Out):
     name: Text
     workers: list[int] = Field(description="slots of the workers on it; none: it is not used")
     blocked: Text = Field(description="why nothing can run on it as things are; empty if something can")
+    unused: Text = Field(description="why it has no worker; empty if it has one")
+    uuid: Text = Field(description="the driver's name for it; empty where there is none")
+    compute_capability: str = Field(description="of an NVIDIA card; else empty")
+    memory_total: int | None = Field(description="bytes; null: it shares the machine's and does not say how much")
+    memory_free: int | None = Field(description="bytes; while `now` is null, as it was at the start")
+    processes: int | None = Field(description="that compute on it, told as memory_free is; null: it does not tell")
     now: SampleView | None = Field(description="its last reading; null while there is none")
+
+
+class DiskView(_Out):
+    """The disk that everything is kept on."""
+
+    folder: Text = Field(description="the data folder")
+    bytes: int | None = Field(description="bytes free; null: the disk does not tell")
+    reserve: int = Field(description="bytes left free: with less, documents are refused")
 
 
 class GpuStatus(_Out):
     """What the machine computes with."""
 
     accelerated: bool = Field(description="whether a worker has an accelerator; else the CPU does it all")
-    driver: Text = Field(default="", description="version of NVIDIA's driver; empty where there is none")
     devices: list[DeviceView]
     not_found: dict[str, Text] = Field(description="kinds of devices with something to say about them, and what")
     failures: list[Text] = Field(description="why devices have no readings")
+    versions: dict[str, Text] = Field(description="of what is installed, by distribution")
+    model_source: Any = Field(description="where models come from, as in /status")
+    free_disk: DiskView
 
 
 class Expectation(_Out):

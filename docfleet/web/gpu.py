@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -9,7 +11,6 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from docfleet.devices import cuda
 from docfleet.devices.gauges import KEPT_SECONDS, Sample
 from docfleet.devices.records import Kind
 from docfleet.web.answers import json_of
@@ -17,6 +18,7 @@ from docfleet.web.device_schemas import (
     Concurrency,
     ConcurrencyView,
     DeviceView,
+    DiskView,
     GpuAnswer,
     GpuStatus,
     Recommendations,
@@ -40,14 +42,16 @@ class GpuDoor:
         """Return the devices as they are now and what to make of them; with `history` how they were, oldest first."""
         past = await run_sync(self._past, history) if history else None
         cap = await run_sync(self._doors.store.max_concurrent)
-        found = self._doors.facts.get("devices") or {}
-        plan = found.get("plan", {}) if isinstance(found, dict) else {}
+        disk = await run_sync(free_disk, self._doors)
+        machine = _found(self._doors, "machine")
         status = GpuStatus(
-            accelerated=bool(plan.get("accelerated", False)),
-            driver=_driver(found),
+            accelerated=bool(_found(self._doors, "plan").get("accelerated", False)),
             devices=devices(self._doors),
-            not_found=_not_found(found),
+            not_found={probe["kind"]: probe["reason"] for probe in machine.get("probes", ()) if probe.get("reason")},
             failures=[] if self._doors.gauges is None else self._doors.gauges.failures(),
+            versions=machine.get("versions", {}),
+            model_source=self._doors.facts.get("model_source"),
+            free_disk=disk,
         )
         return json_of(GpuAnswer(gpu_status=status, recommendations=recommendations(self._doors, cap), history=past))
 
@@ -79,12 +83,26 @@ class ConcurrencyDoor:
 
 def devices(doors: Doors) -> list[DeviceView]:
     """Return every device that was found and the host's cores, each with its last reading and its workers."""
-    found = doors.facts.get("devices") or {}
-    machine = found.get("machine", {}) if isinstance(found, dict) else {}
-    views = [
-        _device(doors, one["device"], one["name"], one.get("blocked", "")) for one in machine.get("accelerators", ())
-    ]
-    return [*views, _device(doors, Kind.CPU.value, machine.get("cpu", {}).get("name", ""), "")]
+    machine = _found(doors, "machine")
+    memory = machine.get("memory", {})
+    cores = {
+        "device": Kind.CPU.value,
+        "name": machine.get("cpu", {}).get("name", ""),
+        "memory_total": memory.get("total"),
+        "memory_free": memory.get("available"),
+    }
+    unused = _found(doors, "plan").get("unused", {})
+    return [_device(doors, one, unused.get(one["device"], "")) for one in (*machine.get("accelerators", ()), cores)]
+
+
+def free_disk(doors: Doors) -> DiskView:
+    """Return what is free where the data folder lies. Asks the disk, which may take its time."""
+    root = doors.folder.root
+    try:
+        free = shutil.disk_usage(root).free
+    except OSError:
+        free = None
+    return DiskView(folder=str(root), bytes=free, reserve=doors.disk_reserve)
 
 
 def recommendations(doors: Doors, cap: int | None) -> Recommendations:
@@ -95,26 +113,39 @@ def recommendations(doors: Doors, cap: int | None) -> Recommendations:
     return Recommendations.model_validate({**advice, "in_force": cap})
 
 
-def _device(doors: Doors, device: str, name: str, blocked: str) -> DeviceView:
+def _found(doors: Doors, part: str) -> Mapping[str, Any]:
+    """Return what was found out at the start: "machine" or "plan"."""
+    found = doors.facts.get("devices")
+    return found.get(part) or {} if isinstance(found, dict) else {}
+
+
+def _device(doors: Doors, found: Mapping[str, Any], unused: str) -> DeviceView:
+    device = found["device"]
     sample = None if doors.gauges is None else doors.gauges.latest(device)
-    workers = [slot.index for slot in doors.plan if slot.device == device]
+    now = None if sample is None else _sample(sample)
+
+    def newest(name: str) -> Any:
+        told = None if now is None else getattr(now, name)
+        return found.get(name) if told is None else told
+
     return DeviceView(
-        device=device, name=name, workers=workers, blocked=blocked, now=None if sample is None else _sample(sample)
+        device=device,
+        name=found["name"],
+        workers=[slot.index for slot in doors.plan if slot.device == device],
+        blocked=found.get("blocked", ""),
+        unused=unused,
+        uuid=found.get("uuid", ""),
+        compute_capability=found.get("compute_capability", ""),
+        memory_total=newest("memory_total"),
+        memory_free=newest("memory_free"),
+        processes=newest("processes"),
+        now=now,
     )
 
 
 def _sample(sample: Sample) -> SampleView:
-    return SampleView.model_validate(sample.to_json())
-
-
-def _driver(found: Any) -> str:
-    machine = found.get("machine", {}) if isinstance(found, dict) else {}
-    return str(machine.get("versions", {}).get(cuda.DRIVER, ""))
-
-
-def _not_found(found: Any) -> dict[str, str]:
-    machine = found.get("machine", {}) if isinstance(found, dict) else {}
-    return {probe["kind"]: probe["reason"] for probe in machine.get("probes", ()) if probe.get("reason")}
+    holders = sample.reading.holders
+    return SampleView.model_validate(sample.to_json() | {"processes": None if holders is None else len(holders)})
 
 
 def cap_request() -> dict[str, Any]:

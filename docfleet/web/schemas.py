@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from docfleet.records import JobState, Lane, ShardState, Stage, WorkerState
-from docfleet.web.device_schemas import DeviceView, Recommendations
+from docfleet.web.device_schemas import DeviceView, DiskView, Recommendations
 from docfleet.web.progress_schemas import ProgressView
 from docfleet.web.shapes import Out as _Out
 from docfleet.web.shapes import Text
@@ -304,6 +304,8 @@ class StatusView(_Out):
     uptime: float = Field(description="seconds")
     devices: Any = Field(description="what was found on this machine")
     gauges: list[DeviceView] = Field(description="the devices as they are now")
+    gauges_history: str = Field(description="address of their readings over the last hour")
+    free_disk: DiskView
     recommendations: Recommendations
     model_source: Any
     workers: list[WorkerView]

@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anyio.to_thread import run_sync
+from starlette.requests import Request
 from starlette.responses import Response
 
 from docfleet import __version__
+from docfleet.devices.gauges import KEPT_SECONDS
 from docfleet.records import Shard, WorkerReport, WorkerState
 from docfleet.store.interface import Totals
 from docfleet.store.progress import Progress, progress_of
-from docfleet.web.answers import json_of
+from docfleet.web.answers import Addresses, json_of
+from docfleet.web.device_schemas import DiskView
 from docfleet.web.doors import Doors
 from docfleet.web.gpu import devices as gauge_views
-from docfleet.web.gpu import recommendations
+from docfleet.web.gpu import free_disk, recommendations
 from docfleet.web.progress import progress_view
 from docfleet.web.readiness import Standing, standings
 from docfleet.web.schemas import QueueView, SpareView, StatusView, TotalsView, VlmView, WorkerView
@@ -33,6 +36,7 @@ class _Told:
     reports: list[WorkerReport]
     leases: list[Shard]
     cap: int | None
+    disk: DiskView
 
 
 class Status:
@@ -41,10 +45,10 @@ class Status:
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
 
-    async def status(self) -> Response:
+    async def status(self, request: Request) -> Response:
         """Return devices, workers and what each does, the queue, totals, speed and warnings."""
         vlm = await vlm_view(self._doors.vlm)
-        return json_of(self._view(await run_sync(self._read), vlm))
+        return json_of(self._view(await run_sync(self._read), vlm, Addresses.of(request)))
 
     def _read(self) -> _Told:
         store = self._doors.store
@@ -55,9 +59,10 @@ class Status:
             reports=store.workers(),
             leases=store.leases(),
             cap=store.max_concurrent(),
+            disk=free_disk(self._doors),
         )
 
-    def _view(self, told: _Told, vlm: VlmView | None) -> StatusView:
+    def _view(self, told: _Told, vlm: VlmView | None, addresses: Addresses) -> StatusView:
         doors, totals, reports = self._doors, told.totals, told.reports
         jobs = {shard.id: shard.job_id for shard in told.leases}
         return StatusView(
@@ -65,6 +70,8 @@ class Status:
             uptime=round(time.time() - doors.started_at, 3),
             devices=doors.facts.get("devices", []),
             gauges=gauge_views(doors),
+            gauges_history=f"{addresses.root}/api/gpu-status?history={KEPT_SECONDS:.0f}",
+            free_disk=told.disk,
             recommendations=recommendations(doors, told.cap),
             model_source=doors.facts.get("model_source"),
             workers=[_worker(one, jobs) for one in standings(doors, reports)],

@@ -45,6 +45,8 @@ class WorkerPlan:
     #: Engine names, as in the settings.
     engines: tuple[str, ...]
     model_source: str
+    #: Whether that is so because no hub answered at the start.
+    hubs_unreached: bool = False
     #: See `EngineContext`.
     vlm_server_url: str | None
     log_level: str
@@ -129,6 +131,7 @@ def _context(plan: WorkerPlan, slot: WorkerSlot, scratch: Path, shortage: Shorta
         device=slot.environment.get("MINERU_DEVICE_MODE", slot.device),
         threads=int(slot.environment.get("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))),
         model_source=plan.model_source,
+        hubs_unreached=plan.hubs_unreached,
         vlm_server_url=plan.vlm_server_url,
         vlm_identity=plan.vlm_identity,
         vlm_router=plan.vlm_router,
@@ -150,7 +153,7 @@ def _loaded_engines(plan: WorkerPlan, context: EngineContext, seat: Seat, heart:
 
     loaded = WorkerState.READY if seat.serves(heart) else WorkerState.SPARE
     load_with_patience(load, heart, loaded)
-    if plan.model_source != Source.EMBEDDED:
+    if plan.model_source != Source.EMBEDDED or plan.hubs_unreached:
         # Somebody meant to have models: without them documents are read all the same, and `/status` says why.
         heart.tell(loaded, why_not(engines, Tier.BASIC))
     return engines

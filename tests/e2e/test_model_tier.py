@@ -87,6 +87,23 @@ def test_damaged_weights_leave_a_server_that_reads_at_flash_and_says_why_not_at_
         assert stop(serving) == 0
 
 
+def test_a_server_that_reached_no_hub_says_so_in_its_workers_and_in_what_it_refuses(tmp_path: Path) -> None:
+    source = make_pages(tmp_path / "pages.pdf", 1)
+    nowhere = dict.fromkeys(("HF_ENDPOINT", "MODELSCOPE_ENDPOINT"), "http://127.0.0.1:9")
+    online = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "MINERU_MODEL_SOURCE": "auto"}
+    home = {"MINERU_HOME": str(tmp_path / "nobody"), "MINERU_MODEL_BASE_DIR": str(tmp_path / "none")}
+    with running(tmp_path / "data", "--workers", "1", **nowhere, **online, **home) as serving:
+        wait_ready(serving, workers=1)
+        assert serving.get("/status")["model_source"]["name"] == "embedded"
+        wait_until(lambda: "No model hub could be reached" in serving.workers()[0]["detail"], 30)
+        refused = serving.predict(source.read_bytes(), source.name, tier="basic")
+        assert refused.status_code == 503
+        message = refused.json()["error"]["message"]
+        assert "No model hub could be reached when the server started: start it again" in message
+        assert serving.predict(source.read_bytes(), source.name).json()["tier"] == "flash"
+        assert stop(serving) == 0
+
+
 def test_a_server_whose_weights_come_from_a_hub_serves_at_once_and_at_tier_basic_when_they_are_here(
     tmp_path: Path, models: Path
 ) -> None:

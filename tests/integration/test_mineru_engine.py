@@ -163,6 +163,19 @@ def test_missing_names_the_weights_and_the_remedy_for_each_tier_that_needs_them(
     assert "does not read" in str(engine.missing(Tier.FLASH, "exe", ParseOptions()))
 
 
+def test_where_no_hub_answered_at_the_start_the_missing_tier_says_so_and_what_to_do(tmp_path: Path) -> None:
+    loaded_engine()
+    from docfleet.engine.mineru.readiness import Readiness
+
+    context = EngineContext(
+        device="cpu", threads=1, model_source="embedded", hubs_unreached=True, vlm_server_url=None, scratch=tmp_path
+    )
+    reason = Readiness(context).missing(Tier.BASIC, "pdf", ParseOptions())
+    assert reason is not None
+    for part in ("No model hub could be reached when the server started", "start it again", "--prefetch"):
+        assert part in reason
+
+
 def test_a_model_tier_without_weights_is_refused_at_the_page_stage_too(tmp_path: Path) -> None:
     source = make_pdf(tmp_path / "report.pdf", pages=1)
     (tmp_path / "part").mkdir()

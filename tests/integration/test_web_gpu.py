@@ -69,7 +69,7 @@ def test_the_devices_their_load_and_what_to_make_of_them_are_told(tmp_path: Path
     assert (card["now"]["utilisation"], card["now"]["power"], card["now"]["temperature"]) == (83, 61.5, None)
     assert (cores["device"], cores["name"], cores["workers"], cores["now"]) == ("cpu", "EPYC", [], None)
     assert answer["gpu_status"]["accelerated"] is True
-    assert answer["gpu_status"]["driver"] == "580.105.08"
+    assert answer["gpu_status"]["versions"]["nvidia-driver"] == "580.105.08"
     assert status["devices"]["machine"]["versions"]["nvidia-driver"] == "580.105.08"
     assert answer["gpu_status"]["not_found"] == {"mps": "this is not macOS"}
     assert answer["gpu_status"]["failures"] == [Told.failure]
@@ -82,13 +82,71 @@ def test_the_devices_their_load_and_what_to_make_of_them_are_told(tmp_path: Path
     assert status["recommendations"] == advice
 
 
+#: Of Intel: nothing reads it while the server runs.
+ARC = Accelerator(kind=Kind.XPU, index=0, name="Arc", uuid="abc", memory_total=12 * GIB, memory_free=10 * GIB)
+HOPPER = Accelerator(
+    kind=Kind.CUDA,
+    index=0,
+    name="NVIDIA H100",
+    pin="0",
+    uuid="GPU-0",
+    memory_total=80 * GIB,
+    memory_free=79 * GIB,
+    compute_capability="9.0",
+    processes=1,
+)
+
+
+def test_both_addresses_tell_all_that_is_known_of_each_device_and_the_disk(tmp_path: Path) -> None:
+    machine = Machine(cpu=MACHINE.cpu, memory=MACHINE.memory, accelerators=(HOPPER, ARC), versions={"mineru": "4.0.12"})
+    reading = Reading(device="cuda:0", memory_total=80 * GIB, memory_free=6 * GIB, holders=((17, GIB), (18, None)))
+    gauges = Gauges([Told(reading)], interval=5)
+    source = {"name": "local", "reason": "it is set", "models_dir": "weights", "probes": []}
+    told = facts(machine, devices="cuda:0") | {"model_source": source}
+    with open_house(tmp_path, facts=told, gauges=gauges, disk_reserve=7) as house:
+        before = house.get("/api/gpu-status").json()["gpu_status"]["devices"][0]
+        gauges.look()
+        answer = house.get("/api/gpu-status?history=60").json()
+        status = house.get("/status").json()
+        assert house.get(status["gauges_history"]).json()["history"] == answer["history"]
+    assert status["gauges_history"] == "/api/gpu-status?history=3600"
+    assert (before["now"], before["memory_free"], before["processes"]) == (None, 79 * GIB, 1), "as at the start"
+    card, arc, cores = answer["gpu_status"]["devices"]
+    assert (card["uuid"], card["compute_capability"], card["processes"]) == ("GPU-0", "9.0", 2)
+    assert (card["memory_total"], card["memory_free"], card["unused"]) == (80 * GIB, 6 * GIB, "")
+    assert (arc["uuid"], arc["compute_capability"], arc["processes"], arc["now"]) == ("abc", "", None, None)
+    assert (arc["memory_total"], arc["memory_free"]) == (12 * GIB, 10 * GIB)
+    assert arc["unused"] == "not named in devices=cuda:0"
+    assert (cores["memory_total"], cores["memory_free"]) == (64 * GIB, 60 * GIB)
+    assert [one["processes"] for one in answer["history"]] == [2]
+    for name in ("versions", "model_source", "free_disk"):
+        assert answer["gpu_status"][name]
+    assert answer["gpu_status"]["versions"] == status["devices"]["machine"]["versions"] == {"mineru": "4.0.12"}
+    assert answer["gpu_status"]["model_source"] == status["model_source"] == source
+    assert status["gauges"] == answer["gpu_status"]["devices"]
+    disk = status["free_disk"]
+    assert (disk["folder"], disk["reserve"]) == (str(tmp_path), 7)
+    assert disk["bytes"] > 0
+
+
+def test_the_description_of_the_api_names_all_that_is_told_of_a_device(tmp_path: Path) -> None:
+    with open_house(tmp_path, facts=facts(MACHINE)) as house:
+        schemas = house.get("/openapi.json").json()["components"]["schemas"]
+        answer = house.get("/api/gpu-status").json()
+        status = house.get("/status").json()
+    assert set(schemas["GpuStatus"]["properties"]) == set(answer["gpu_status"])
+    assert set(schemas["DeviceView"]["properties"]) == set(answer["gpu_status"]["devices"][0])
+    assert set(schemas["DiskView"]["properties"]) == set(status["free_disk"])
+    assert set(schemas["StatusView"]["properties"]) == set(status)
+
+
 def test_a_machine_without_an_accelerator_is_told_as_one_with_the_reason(tmp_path: Path) -> None:
     probe = Probe(kind=Kind.CUDA, found=0, reason="no NVIDIA driver is installed")
     plain = Machine(cpu=MACHINE.cpu, memory=MACHINE.memory, probes=(probe,))
     with open_house(tmp_path, facts=facts(plain), plan=plan(plain).slots()) as house:
         answer = house.get("/api/gpu-status").json()
     assert answer["gpu_status"]["accelerated"] is False
-    assert answer["gpu_status"]["driver"] == ""
+    assert "nvidia-driver" not in answer["gpu_status"]["versions"]
     advice = answer["recommendations"]
     assert (advice["max_concurrent"], advice["performance_warning"], advice["fitness"]) == (8, True, "degraded")
     assert "no NVIDIA driver is installed" in advice["message"]

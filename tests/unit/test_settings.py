@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from docfleet.commandline import option_parser, parse_command_line
 from docfleet.errors import ConfigurationError
-from docfleet.settings import Settings, option_parser, parse_command_line, resolve
+from docfleet.settings import Settings, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -44,6 +44,11 @@ WEIGHTS_REMEDY = (
     "Fetch them with `python server.py --prefetch` (on another machine with `--prefetch-backend onnx` or `torch`, as "
     "their name says), or set MINERU_MODEL_SOURCE to huggingface or modelscope where the server may fetch them itself."
 )
+#: The same where the server would have fetched them.
+UNREACHED_REMEDY = (
+    "No model hub could be reached when the server started: start it again once the network is there, or fetch them "
+    "with `python server.py --prefetch`."
+)
 
 
 #: What parsers of packaged formats stumble with when a package does not hold what it should.

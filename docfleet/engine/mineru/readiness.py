@@ -11,7 +11,7 @@ from loguru import logger
 
 from docfleet.addresses import split_addresses, to_segment
 from docfleet.engine.interface import EngineContext
-from docfleet.engine.mineru.failures import WEIGHTS_REMEDY, short_cause, translated
+from docfleet.engine.mineru.failures import UNREACHED_REMEDY, WEIGHTS_REMEDY, short_cause, translated
 from docfleet.engine.mineru.loading import give_back_memory, load_small_models, load_vlm, unload_small_models
 from docfleet.engine.mineru.sources import canonical
 from docfleet.errors import ConfigurationError, DocfleetError, InvalidOption, OutOfDeviceMemory, TierUnavailable
@@ -219,7 +219,8 @@ class Readiness:
         if self._context.model_source in repo.repos:
             fetching = read_status(Path(config.model.base_dir).expanduser()) or Fetching(state="")
             return f"Weights {repo.name} are not on this machine yet: {fetching}. Send the document again later."
+        remedy = UNREACHED_REMEDY if self._context.hubs_unreached else WEIGHTS_REMEDY
         if len(found.missing_paths) < len(repo.paths):
             more = f" and {len(found.missing_paths) - 1} more" if len(found.missing_paths) > 1 else ""
-            return f"Weights {repo.name} lack {found.missing_paths[0]}{more}. {WEIGHTS_REMEDY}"
-        return f"Weights {repo.name} are not on this machine. {WEIGHTS_REMEDY}"
+            return f"Weights {repo.name} lack {found.missing_paths[0]}{more}. {remedy}"
+        return f"Weights {repo.name} are not on this machine. {remedy}"
