@@ -14,7 +14,7 @@ The message tells the remedy. An error crosses processes and the store as `recor
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class DocfleetError(Exception):
@@ -230,6 +230,10 @@ class ConfigurationError(DocfleetError):
 
     code = "configuration_error"
     status = 500
+
+
+#: What a store raises that can do nothing now and may later: the machine's trouble, never a document's.
+STORE_TROUBLE: Final = (Busy, StorageFull, StorageUnavailable)
 
 
 def _family(root: type[DocfleetError]) -> dict[str, type[DocfleetError]]:

@@ -125,6 +125,11 @@ class DataFolder:
         """Return the path of what the store keeps as `relative`."""
         return self.root / relative
 
+    def is_closed_off(self, error: OSError) -> bool:
+        """Return whether the error says that the disk below is read-only or gone; False where it names no path."""
+        named = isinstance(error.filename, str) and Path(error.filename).is_relative_to(self.root)
+        return named and error.errno in (errno.EROFS, errno.ESTALE)
+
 
 def is_full(error: OSError) -> bool:
     """Return whether the disk, or the user's share of it, is full."""

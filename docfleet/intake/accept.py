@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from loguru import logger
+
 from docfleet.addresses import canonical_all, split_addresses
-from docfleet.errors import Busy, Forbidden, InvalidOption
+from docfleet.errors import Busy, DocfleetError, Forbidden, InvalidOption
 from docfleet.files import DataFolder, new_job_id, remove_tree, sync_file, sync_folder
 from docfleet.intake.inspector import Inspector
 from docfleet.intake.names import clean_filename
@@ -133,7 +135,11 @@ class Intake:
             return None
         # Bytes that were parsed before were inspected before.
         job_id = new_job_id()
-        return await self._finished(partial(self._reuse.serve, job_id, upload, options, terms), job_id)
+        try:
+            return await self._finished(partial(self._reuse.serve, job_id, upload, options, terms), job_id)
+        except Busy:
+            await self._forget(job_id)
+            raise
 
     async def _enter(
         self, path: Path, document: Document, options: ParseOptions, terms: Terms, patience: AwaitsRoom | None
@@ -145,7 +151,7 @@ class Intake:
                 return self._store.accept(job_id, document, options, shards, terms)
             return self._reuse.accept(job_id, document, options, shards, terms)
 
-        await self._finished(partial(self._place, job_id, path, document), job_id)
+        await self._finished(partial(self._place, job_id, path, document), job_id, enters=False)
         # A crash from here on leaves a folder that the store does not know; it is removed at the next start.
         while True:
             try:
@@ -172,7 +178,7 @@ class Intake:
             sync_folder(source.parent)
             sync_folder(self._folder.jobs)
 
-    async def _finished(self, step: Callable[[], T], job_id: str) -> T:
+    async def _finished(self, step: Callable[[], T], job_id: str, *, enters: bool = True) -> T:
         """Do a step in a thread, which cannot be stopped: if the caller is cancelled or it fails, undo it.
 
         A refusal for want of room is no failure: the document stays in its place and may be entered later.
@@ -183,16 +189,23 @@ class Intake:
         except Busy:
             raise
         except BaseException:
-            # Nobody has the id of a job that was made: take it back.
-            undo = asyncio.ensure_future(self._undo(working, job_id))
+            # Nobody has the id of a job that was made, or perhaps was: take it back.
+            undo = asyncio.ensure_future(self._undo(working, job_id, entered=enters))
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(undo)
             raise
 
-    async def _undo(self, working: asyncio.Future[Any], job_id: str) -> None:
+    async def _undo(self, working: asyncio.Future[Any], job_id: str, *, entered: bool) -> None:
         await asyncio.wait([working])
-        if working.exception() is None:
-            await asyncio.to_thread(self._store.remove, job_id)
+        try:
+            if entered:
+                # Also after a failure, which may have come when the row was written already.
+                await asyncio.to_thread(self._store.remove, job_id)
+        except DocfleetError as exc:
+            # A row without its document would fail in a worker, and an Idempotency-Key may stand for it. Files without
+            # a row are removed at the next start.
+            logger.warning("job {} was refused and cannot be removed yet, so its files stay: {}", job_id, exc.message)
+            return
         await self._forget(job_id)
 
     async def _forget(self, job_id: str) -> None:

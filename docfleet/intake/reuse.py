@@ -48,7 +48,8 @@ class Reuse:
         """Make a job that is completed at once with a stored result; None where there is none.
 
         It survives a power cut if the terms say that it is `remembered`.
-        Takes the upload's file if it does, or if the key in `terms` stands for a job, which is then returned.
+        Takes the upload's file if it does, or if the key in `terms` stands for a job, which is then returned. Where it
+        raises, the job may be entered, and its folder is there: the caller removes both, the row first.
 
         Raises:
             InvalidPageRange: the pages are not in the document.
@@ -72,11 +73,10 @@ class Reuse:
         except NotFound as exc:
             logger.warning("job {} serves nobody any more: {}", source.id, exc.message)
             self._store.forget_result(source.id)
-        finally:
-            if served is not None:
-                remove_tree(upload.path)
-            if served is None or served.id != job_id:
-                remove_tree(self._folder.job(job_id))
+        if served is not None:
+            remove_tree(upload.path)
+        if served is None or served.id != job_id:
+            remove_tree(self._folder.job(job_id))
         return served
 
     def accept(
@@ -85,9 +85,11 @@ class Reuse:
         """Enter a job, which waits for the result of an identical one that is under way, if there is one."""
         key = reuse_key(document, options)
         job = self._store.accept(job_id, document, options, shards, terms, reuse_key=key, engines=self.engines())
-        # The result may have come since it was looked for.
-        if hand_on(self._store, self._folder):
-            return self._store.job(job.id) or job
+        # The result may have come since it was looked for. Whatever fails here is no reason to refuse this document: it
+        # is entered, and the others' results are no business of its caller. The supervisor tries again.
+        with logger.catch(message="a result could not be handed on yet"):
+            if hand_on(self._store, self._folder):
+                return self._store.job(job.id) or job
         return job
 
     def engines(self) -> Collection[str]:

@@ -34,7 +34,8 @@ class Fault(StrEnum):
     NOBODY = "nobody"
 
 
-#: Attempts of one shard after which everything counts, except the loss of the whole server: some 7 minutes of retries.
+#: Attempts of one shard after which everything counts, except the loss of the whole server and trouble with the disk:
+#: some 7 minutes of retries.
 MOST_EXCUSED = 20
 
 

@@ -108,13 +108,18 @@ class Claims(Changes, Protocol):
     def complete(self, claim: Claim, *, output: str, report: dict[str, Any]) -> bool:
         """Deliver a shard, durably. The job ends with its last shard, as `partial` if `report["failed_pages"]`.
 
+        May be called again with the same, also after an error: what is recorded is forced to the disk and counts once.
+
         Args:
             claim: the lease.
             output: folder of the result, relative to the data folder.
             report: what the doors show of the result, JSON.
 
         Returns:
-            False if the lease was lost: nothing was recorded and the caller removes its output.
+            False if the lease was lost to another: nothing was recorded and the caller removes its output.
+
+        Raises:
+            Busy, StorageFull, StorageUnavailable: it may be recorded or not. Call again before the output is removed.
         """
         ...
 
@@ -130,6 +135,8 @@ class Claims(Changes, Protocol):
     def give_way(self, claim: Claim, pages: int, *, output: str, tier: str = "") -> bool:
         """Deliver the first `pages` pages of a held page shard, durably, and queue the rest of it; this ends the lease.
 
+        May be called again with the same, as `complete` may.
+
         Args:
             claim: of a page shard.
             pages: at least 1, and fewer than it has.
@@ -137,7 +144,10 @@ class Claims(Changes, Protocol):
             tier: at which it was read, for the counts.
 
         Returns:
-            False if the lease was lost: nothing was recorded.
+            False if the lease was lost to another: nothing was recorded.
+
+        Raises:
+            Busy, StorageFull, StorageUnavailable: as from `complete`.
         """
         ...
 

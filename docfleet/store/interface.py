@@ -81,8 +81,9 @@ class Jobs(Changes, Protocol):
             InternalError: the shards are neither, or the id is taken.
             Busy: over the bounds; nothing was entered.
             KeyReused: the key was sent before with something else; nothing was entered.
-            StorageFull: there is no room for the job; nothing was entered.
-            StorageUnavailable: the disk cannot be written now; nothing was entered.
+            StorageFull: there is no room for the job.
+            StorageUnavailable: the disk cannot be written now. After either it may be entered: `remove` it before its
+                files go.
         """
         ...
 

@@ -83,6 +83,8 @@ class Reusing(Following, Protocol):
 
         Raises:
             KeyReused: the key was sent before with something else; nothing was entered.
+            Busy: nothing was entered.
+            StorageFull, StorageUnavailable: it may be entered: `remove` it before its files go.
         """
         ...
 

@@ -138,6 +138,10 @@ class Bench:
         """Return the path as the store keeps it."""
         return self._folder.relative(path)
 
+    def is_closed_off(self, error: OSError) -> bool:
+        """Return whether the data folder's disk became read-only or went away, not a disk of somebody else's."""
+        return self._folder.is_closed_off(error)
+
     def discard(self, claim: Claim) -> None:
         """Remove whatever this attempt wrote."""
         remove_tree(self._folder.part(claim.job_id, claim.shard_id, claim.attempt))

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from loguru import logger
 
-from docfleet.errors import DocfleetError, OutOfDeviceMemory, ParseFailed, Poisoned, StorageFull, VlmUnavailable
+from docfleet.errors import STORE_TROUBLE, DocfleetError, OutOfDeviceMemory, ParseFailed, Poisoned, VlmUnavailable
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import cut
 from docfleet.sharding.deadlines import Deadlines, retry_delay
@@ -105,11 +105,15 @@ class Care:
         return verdict is Verdict.FAIL
 
     def _not_of_the_document(self, error: DocfleetError, attempt: int) -> Fault | None:
+        # The disk is the machine's: full or broken for a day, it has said nothing of the document, whose file goes with
+        # a job that fails. The growing delay bounds what it costs to ask again.
+        if isinstance(error, STORE_TROUBLE):
+            return Fault.NOBODY
         if attempt > MOST_EXCUSED:
             return None
         # Memory ran out because somebody else fills it: the document waits until there is some.
         short = isinstance(error, OutOfDeviceMemory) and self._claims.resting(self._slot()) is not None
         # VLM servers come back, or are added; meanwhile this worker reads what needs none.
-        if short or isinstance(error, StorageFull | VlmUnavailable):
+        if short or isinstance(error, VlmUnavailable):
             return Fault.NOBODY
         return None

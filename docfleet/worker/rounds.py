@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from loguru import logger
 
-from docfleet.errors import Busy, DocfleetError, ParseFailed, StorageFull, StorageUnavailable, WorkerLost
+from docfleet.errors import STORE_TROUBLE, DocfleetError, ParseFailed, StorageFull, StorageUnavailable, WorkerLost
 from docfleet.files import is_full
 from docfleet.process.groups import leave_with_children
 from docfleet.process.memory import give_back
@@ -177,6 +177,8 @@ class Rounds:
         except OSError as exc:
             if is_full(exc):
                 self._fail(claim, StorageFull("There is no room left on the disk of the data folder; free some."))
+            elif self._bench.is_closed_off(exc):
+                self._fail(claim, StorageUnavailable(f"The disk of the data folder is read-only or gone ({exc})."))
             else:
                 self._fail_unforeseen(claim, exc)
         except (Exception, SystemExit) as exc:
@@ -232,7 +234,7 @@ def _insist(record: Callable[[], T]) -> T:
     while True:
         try:
             return record()
-        except (Busy, StorageFull, StorageUnavailable) as exc:
+        except STORE_TROUBLE as exc:
             logger.warning("what was done cannot be recorded yet: {}", exc.message)
             time.sleep(STORE_PAUSE)
 

@@ -263,6 +263,43 @@ def test_a_whole_shard_completes_its_job(store: Store) -> None:
     assert store.leases() == []
 
 
+def test_the_holder_may_deliver_again_what_it_has_delivered_and_it_counts_once(store: Store) -> None:
+    job = accept_cut(store, (0, 0), (1, 1))
+    for output in ("part-0", "part-1", "result"):
+        claim = must_claim(store)
+        assert store.complete(claim, output=output, report=report(2))
+        assert store.complete(claim, output=output, report=report(2))
+        assert not store.complete(claim, output="another", report=report(2))
+        assert not store.complete(replace(claim, owner=OTHER), output=output, report=report(2))
+        assert not store.complete(replace(claim, attempt=2), output=output, report=report(2))
+    assert job_of(store, job).state is JobState.COMPLETED
+    totals = store.totals()
+    assert (totals.completed, totals.pages) == (1, 2)
+    assert totals.pages_per_second == pytest.approx(2 / 60)
+    store.remove(job.id)
+    assert not store.complete(claim, output="result", report=report(2))
+
+
+def test_what_ended_may_be_ended_again_and_nothing_more_happens(store: Store) -> None:
+    retried, failed, cancelled = (accept(store, pages=1) for _ in range(3))
+    claim = must_claim(store)
+    assert store.stumble(claim, LOST, max_attempts=3, delay=60, fault=Fault.PROCESS) is Verdict.RETRY
+    assert store.stumble(claim, LOST, max_attempts=3, delay=60) is None
+    claim = must_claim(store)
+    (lease,) = store.leases()
+    assert store.fail(claim, LOST)
+    assert not store.fail(claim, LOST)
+    assert not store.give_back(lease, cause=LOST, max_attempts=3)
+    assert store.cancel(cancelled.id, LOST)
+    assert not store.cancel(cancelled.id, LOST)
+    states = store.states([retried.id, failed.id, cancelled.id])
+    assert states == {retried.id: JobState.RUNNING, failed.id: JobState.FAILED, cancelled.id: JobState.CANCELLED}
+    totals = store.totals()
+    assert (totals.retries, totals.failed, totals.cancelled) == (1, 1, 1)
+    store.remove(failed.id)
+    store.remove(failed.id)
+
+
 def test_failed_pages_make_a_job_partial(store: Store) -> None:
     job = accept(store)
     assert store.complete(must_claim(store), output="r", report=report(2, 1))
@@ -668,7 +705,12 @@ def test_what_was_read_before_a_long_document_made_room_is_kept_and_the_rest_rea
     assert not store.give_way(claim, 0, output="none")
     assert not store.give_way(claim, 20, output="all")
     assert store.give_way(claim, 5, output="front")
+    # Again, for whoever could not know whether the disk has it.
+    assert store.give_way(claim, 5, output="front")
+    assert not store.give_way(claim, 6, output="front")
+    assert not store.give_way(claim, 5, output="other")
     assert not store.beat(claim, 6)
+    assert not store.complete(claim, output="front", report={})
     assert not store.complete(claim, output="late", report={})
     taken = store.claim(ME, 0, short_first=True)
     assert taken is not None

@@ -146,6 +146,14 @@ class Model:
             return None
         return shard if (shard.attempt, shard.owner) == (claim.attempt, claim.owner) else None
 
+    def delivered(self, claim: Claim, pages: int, output: str, shard_ids: dict[int, ModelShard]) -> bool:
+        """Whether the holder has delivered this before, and may say it again."""
+        shard = shard_ids.get(claim.shard_id)
+        if claim.job_id not in self.jobs or shard is None or shard.state is not ShardState.DONE:
+            return False
+        told = (claim.attempt, claim.owner, pages, output)
+        return (shard.attempt, shard.owner, shard.pages, shard.output) == told
+
 
 def cut_shards(sizes: list[int], turn: int) -> list[ModelShard]:
     ends = list(itertools.accumulate(sizes))
@@ -227,7 +235,8 @@ class StoreMachine(RuleBasedStateMachine):
         shard = self.model.held(claim, self.by_id)
         cut = shard is not None and shard.stage is Stage.PAGES and 0 < pages < shard.pages
         output = f"{claim.shard_id}-{claim.attempt}"
-        assert self.worker.give_way(claim, pages, output=output) is cut
+        again = self.model.delivered(claim, pages, output, self.by_id)
+        assert self.worker.give_way(claim, pages, output=output) is (cut or again)
         if shard is None or not cut:
             return
         job, rest = self.model.jobs[claim.job_id], shard.pages - pages
@@ -242,7 +251,8 @@ class StoreMachine(RuleBasedStateMachine):
         shard = self.model.held(claim, self.by_id)
         output = f"{claim.shard_id}-{claim.attempt}"
         told = report(1, *range(failed))
-        assert self.worker.complete(claim, output=output, report=told) is (shard is not None)
+        again = self.model.delivered(claim, claim.last_page - claim.first_page + 1, output, self.by_id)
+        assert self.worker.complete(claim, output=output, report=told) is (shard is not None or again)
         if shard is None:
             return
         job, counts = self.model.jobs[claim.job_id], self.model.counts

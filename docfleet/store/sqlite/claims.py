@@ -12,7 +12,7 @@ from docfleet.records import Claim, ProcessIdentity, ShardPlan, Stage
 from docfleet.sharding.fairness import LONG_SECONDS
 from docfleet.sharding.verdicts import Fault, Verdict
 from docfleet.store.sqlite.connection import first
-from docfleet.store.sqlite.endings import deliver, fail_job
+from docfleet.store.sqlite.endings import deliver, fail_job, is_delivered
 from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.plans import enter_shards, take_turn
 from docfleet.store.sqlite.poison import take_care
@@ -137,7 +137,7 @@ class SqliteClaims(SqliteSlots):
     def complete(self, claim: Claim, *, output: str, report: dict[str, Any]) -> bool:
         """Deliver a shard, durably; the whole or document stage's output and report become the job's."""
         with self._writing(durable=True) as connection:
-            return deliver(connection, _lease(claim), output=output, report=report, now=self._clock())
+            return deliver(connection, claim, output=output, report=report, now=self._clock())
 
     def short_waits(self, claim: Claim, pages_done: int) -> bool:
         """Return whether the holder of page shard `claim` should make room for a short document. Takes no lock."""
@@ -152,7 +152,7 @@ class SqliteClaims(SqliteSlots):
             values = {**_lease(claim), "pages": pages, "output": output, "now": now}
             shard = first(connection, "deliver_so_far", **values)
             if shard is None:
-                return False
+                return is_delivered(connection, claim, claim.first_page + pages - 1, output)
             connection.execute(sql("queue_rest"), {"shard": claim.shard_id, "last_page": claim.last_page})
             connection.execute(sql("refund_caller"), {"caller": shard["caller"], "pages": rest})
             done = Done(

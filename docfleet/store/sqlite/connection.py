@@ -104,12 +104,14 @@ class Database:
 
         Args:
             durable: whether what was written must be on the disk when the block has ended.
+
+        Raises:
+            OSError: the log could not be forced to the disk. All was committed by then: a second try finds it written.
         """
         self._must_be_here()
         with translated(self._path):
             with self._write_lock:
                 connection = self._writer
-                before = connection.total_changes
                 try:
                     _begin(connection)
                     yield connection
@@ -118,8 +120,8 @@ class Database:
                     # Also where a signal handler raised between two statements.
                     if connection.in_transaction:
                         connection.rollback()
-                wrote = connection.total_changes != before
-            if durable and wrote:
+            # Also where nothing was written: what is then told was written before, and may not be on the disk yet.
+            if durable:
                 sync_file(self._log)
                 self._sync_entry()
 

@@ -7,23 +7,22 @@ import sqlite3
 from typing import Any
 
 from docfleet.errors import code_of
-from docfleet.records import JobState, Stage
+from docfleet.records import Claim, JobState, Stage
 from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.poison import acquit
-from docfleet.store.sqlite.rows import to_json
+from docfleet.store.sqlite.rows import lease_values, to_json
 from docfleet.store.sqlite.statements import sql
 from docfleet.store.sqlite.tallies import Done, count_event, tally_shard
 from docfleet.store.tallies import Event
 
 
-def deliver(
-    connection: sqlite3.Connection, lease: dict[str, object], *, output: str, report: dict[str, Any], now: float
-) -> bool:
+def deliver(connection: sqlite3.Connection, claim: Claim, *, output: str, report: dict[str, Any], now: float) -> bool:
     """End a shard with its result; with the document stage ends the job. False: the lease is lost."""
     told = to_json(report)
+    lease = lease_values(claim.shard_id, claim.attempt, claim.owner)
     shard = first(connection, "finish_shard", **lease, output=output, report=told, now=now)
     if shard is None:
-        return False
+        return is_delivered(connection, claim, claim.last_page, output)
     job, stage, pages = shard["job"], Stage(shard["stage"]), shard["pages"]
     failed = len(report.get("failed_pages") or ())
     done = Done(
@@ -47,6 +46,12 @@ def deliver(
     count(connection, state.value)
     count(connection, "pages", max(0, pages - failed))
     return True
+
+
+def is_delivered(connection: sqlite3.Connection, claim: Claim, last_page: int, output: str) -> bool:
+    """Return whether the holder of the lease has delivered its shard up to `last_page` with this very output."""
+    lease = lease_values(claim.shard_id, claim.attempt, claim.owner)
+    return first(connection, "delivered", **lease, last_page=last_page, output=output) is not None
 
 
 def settle(connection: sqlite3.Connection, job: int, now: float) -> bool:

@@ -7,6 +7,12 @@ SET state = 'done', pages_done = last_page - first_page + 1, finished_at = :now,
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
 RETURNING job, stage, pages_done AS pages, worker_index, claimed_at
 
+-- The holder tells once more what it has delivered: the first time the disk failed after the commit.
+-- name: delivered
+SELECT 1 FROM shards
+WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'done'
+    AND last_page = :last_page AND output = :output
+
 -- What the rest of the job waits for: parts still under way, and parts that are there.
 -- name: parts_so_far
 SELECT
