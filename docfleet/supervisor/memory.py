@@ -46,7 +46,7 @@ class Marks:
 
 
 class MemoryWatch:
-    """A chore of the supervisor's thread."""
+    """A chore of the supervisor."""
 
     def __init__(
         self,
