@@ -45,8 +45,8 @@ from docfleet.supervisor.pages import PageKeeper
 from docfleet.supervisor.progress import INTERVAL as PROGRESS_INTERVAL
 from docfleet.supervisor.progress import ProgressLog
 from docfleet.supervisor.sizes import keep_within
-from docfleet.supervisor.tidying import clear_leftovers, retire_results
-from docfleet.supervisor.watch import Chore, Watch
+from docfleet.supervisor.tidying import Leftovers, clear_leftovers, retire_results
+from docfleet.supervisor.watch import Chore, Watch, stop_all
 from docfleet.vlm.keeper import Keeper as PoolKeeper
 from docfleet.vlm.planning import PoolPlan
 from docfleet.web.admission import OWN_PARAMETERS, Admission
@@ -63,8 +63,11 @@ _LEASE_INTERVAL = 0.5
 #: Seconds between two looks at leases of cancelled jobs: with the worker's patience it makes less than 2 s.
 _REVOKE_INTERVAL = 0.25
 _FETCH_INTERVAL = 1.0
-_RETENTION_INTERVAL = 60.0
+#: Looks that end before all is done go on soon.
+_RETENTION_INTERVAL = 2.0
 _SIZE_INTERVAL = 5.0
+_LEFTOVERS_INTERVAL = 1.0
+_POISON_INTERVAL = 60.0
 _PAGES_INTERVAL = 5.0
 _MEMORY_INTERVAL = 1.0
 _QUIET_INTERVAL = 30.0
@@ -102,7 +105,7 @@ class ApiLife:
         sys.setswitchinterval(_SWITCH_SECONDS)
         async with AsyncExitStack() as ending:
             store = ending.enter_context(closing(open_store(self.folder.database)))
-            clear_leftovers(self.folder, store)
+            leftovers = Leftovers(self.folder, store, clear_leftovers(self.folder, store))
             if not self.settings.poison_hours:
                 store.forget(None)
             inspector = Inspector()
@@ -128,21 +131,17 @@ class ApiLife:
 
             self._release_at_signal(release)
             app.include_router(create_doors(doors))
-            chores = [*self._chores(store), Chore("gauges", gauges.look, seconds)]
-            megabyte = 1024 * 1024
-            marks = Marks(
-                device=self.settings.rest_below_device_mb * megabyte, host=self.settings.rest_below_memory_mb * megabyte
-            )
-            memory = MemoryWatch(store, self.slots, gauges, marks)
-            chores.append(Chore("memory", memory.look, min(seconds, _MEMORY_INTERVAL)))
+            chores = self._tidying(store, leftovers)
             if self.fetch is not None:
                 fetcher = Fetcher(self.fetch.start, partial(show_fetching, facts, self.fetch.models_dir))
                 ending.callback(fetcher.stop)
                 chores.append(Chore("weights", fetcher.look, _FETCH_INTERVAL))
             chores.append(Chore("quiet", lambda: None if watch.waiting else give_back(), _QUIET_INTERVAL))
-            supervisor = Watch(chores)
-            supervisor.start()
-            ending.push_async_callback(asyncio.to_thread, supervisor.stop)
+            # Two: whoever is to be killed must not wait until a thousand old results are removed.
+            watches = [Watch(self._guarding(store, gauges)), Watch(chores, "tidying")]
+            for one in watches:
+                one.start()
+            ending.push_async_callback(asyncio.to_thread, stop_all, watches)
             ending.callback(release)
             settle(answering=True)
             yield
@@ -186,8 +185,12 @@ class ApiLife:
             disk_reserve=reserve,
         )
 
-    def _chores(self, store: SqliteStore) -> list[Chore]:
-        settings = self.settings
+    def _guarding(self, store: SqliteStore, gauges: Gauges) -> list[Chore]:
+        """Return what must be in time: whatever kills a worker, or keeps it from taking up more than there is room for.
+
+        Every look is short.
+        """
+        settings, megabyte = self.settings, 1024 * 1024
         keeper = LeaseKeeper(
             store,
             self.folder,
@@ -195,11 +198,24 @@ class ApiLife:
                 max_attempts=settings.max_attempts,
                 stale_seconds=settings.stale_seconds,
                 deadlines=Deadlines.of(settings),
-                memory_bytes=settings.worker_memory_mb * 1024 * 1024,
+                memory_bytes=settings.worker_memory_mb * megabyte,
                 remember_seconds=settings.poison_hours * 3600,
             ),
             Blame(self.begun),
         )
+        marks = Marks(device=settings.rest_below_device_mb * megabyte, host=settings.rest_below_memory_mb * megabyte)
+        memory = MemoryWatch(store, self.slots, gauges, marks)
+        seconds = settings.sample_seconds
+        return [
+            Chore("leases", keeper.look, _LEASE_INTERVAL),
+            Chore("cancelled", Revoker(store, self.folder).look, _REVOKE_INTERVAL),
+            Chore("gauges", gauges.look, seconds),
+            Chore("memory", memory.look, min(seconds, _MEMORY_INTERVAL)),
+        ]
+
+    def _tidying(self, store: SqliteStore, leftovers: Leftovers) -> list[Chore]:
+        """Return what may take a while."""
+        settings = self.settings
         room = int(settings.max_results_gb * 1e9)
         retention = settings.retention_hours * 3600
         pages = PageKeeper(
@@ -209,15 +225,14 @@ class ApiLife:
             reserve=settings.min_free_disk_mb * 1024 * 1024,
         )
         return [
-            Chore("leases", keeper.look, _LEASE_INTERVAL),
             # Of workers that died between delivering and handing on.
             Chore("followers", lambda: hand_on(store, self.folder), _LEASE_INTERVAL),
             Chore("sizes", lambda: keep_within(self.folder, store, room), _SIZE_INTERVAL),
             Chore("pages", pages.look, _PAGES_INTERVAL),
-            Chore("cancelled", Revoker(store, self.folder).look, _REVOKE_INTERVAL),
-            Chore("poison", store.forget_expired, _RETENTION_INTERVAL),
+            Chore("poison", store.forget_expired, _POISON_INTERVAL),
             Chore("progress", ProgressLog(store).look, PROGRESS_INTERVAL),
             Chore("retention", lambda: retire_results(self.folder, store, retention), _RETENTION_INTERVAL),
+            Chore("leftovers", leftovers.look, _LEFTOVERS_INTERVAL),
         ]
 
     def _release_at_signal(self, release: Callable[[], None]) -> None:

@@ -166,6 +166,16 @@ class Jobs(Changes, Protocol):
 class Leases(Jobs, Tallying, Protocol):
     """The supervisor's side."""
 
+    def prove_writable(self) -> None:
+        """Write something small and new, so that it takes what a heartbeat takes.
+
+        Raises:
+            StorageFull: there is no room for it, and none for heartbeats.
+            StorageUnavailable: the disk cannot be written now.
+            Busy: others held the store for too long.
+        """
+        ...
+
     def leases(self) -> list[Shard]:
         """Return every shard that a worker holds."""
         ...

@@ -126,8 +126,8 @@ class Sizes(Protocol):
         """Return what all measured jobs weigh together; linked files count once."""
         ...
 
-    def oldest_ended(self, limit: int) -> list[str]:
-        """Return ids of ended jobs that hold files, those that ended first first."""
+    def oldest_ended(self, limit: int) -> list[tuple[str, int]]:
+        """Return ids and bytes of ended jobs that hold files, those that ended first first."""
         ...
 
 
@@ -197,7 +197,14 @@ def _linked(store: Following, folder: DataFolder, one: Follower) -> str | None:
     try:
         # A name of its own for each try: several processes may be at it.
         return link_result(folder, one.output, one.files, folder.result(one.id, secrets.randbits(48)))
+    except FileNotFoundError:
+        # Its folder went while it was forced to the disk: another process was faster, or it was removed.
+        return None
     except NotFound as exc:
+        source = folder.absolute(one.output)
+        if one.files and all((source / name).is_file() for name in one.files):
+            # Nor is this the leader's fault.
+            return None
         logger.warning("job {} cannot have the result of {}: {}", one.id, one.leader, exc.message)
         store.forget_result(one.leader)
     return None

@@ -27,18 +27,26 @@ class Revoker:
 
     def look(self) -> int:
         """Return the number of workers that were killed."""
-        return sum(self._check(one) for one in self._store.revoked())
+        over = [(one, killed) for one in self._store.revoked() if (killed := self._ended(one)) is not None]
+        # Only now: removing many files may take a while, and nobody who is to be killed waits for that.
+        for one, killed in over:
+            self._put_in_order(one, killed=killed)
+        return sum(killed for _, killed in over)
 
-    def _check(self, one: Revocation) -> bool:
-        killed = False
-        if not one.let_go and is_alive(one.owner):
-            # abs: a clock that was set back must not make this wait for hours.
-            if abs(time.time() - one.since) < self._patience:
-                return False
-            kill_group_of(one.owner)
+    def _ended(self, one: Revocation) -> bool | None:
+        """Return whether the worker had to be killed for it; None while it still has time to let go."""
+        if one.let_go or not is_alive(one.owner):
+            return False
+        # abs: a clock that was set back must not make this wait for hours.
+        if abs(time.time() - one.since) < self._patience:
+            return None
+        kill_group_of(one.owner)
+        return True
+
+    def _put_in_order(self, one: Revocation, *, killed: bool) -> None:
+        if killed:
             self._store.retire(one.slot, one.owner, "killed in the middle of a page of a cancelled job")
             logger.info("job {} was cancelled: worker {} was killed in mid-page", one.job_id, one.owner.pid)
-            killed = True
         job = self._store.job(one.job_id)
         if job is None or job.output is None:
             # Again: the worker may have written since the job was cancelled.
@@ -46,4 +54,3 @@ class Revoker:
         self._store.forget_revoked(one.shard_id)
         if killed:
             self._store.count_event(Event.WORKER_KILL, "cancelled")
-        return killed

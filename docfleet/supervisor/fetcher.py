@@ -18,7 +18,7 @@ _PAUSE, _LONGEST_PAUSE = 30.0, 600.0
 
 
 class Fetcher:
-    """A chore of the supervisor's thread."""
+    """A chore of the supervisor."""
 
     def __init__(self, start: Callable[[], subprocess.Popen[str]], tell: Callable[[], Any]) -> None:
         """`start` begins the fetching; `tell` is called at each look until it is done, to show how far it is."""

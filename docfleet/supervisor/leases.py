@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loguru import logger
 
+from docfleet.errors import DocfleetError
 from docfleet.files import DataFolder, remove_tree
 from docfleet.process.groups import kill_group_of
 from docfleet.process.identity import is_alive
@@ -12,6 +13,7 @@ from docfleet.sharding.deadlines import retry_delay
 from docfleet.sharding.verdicts import Fault
 from docfleet.store.interface import Leases
 from docfleet.store.tallies import Event
+from docfleet.supervisor.attention import Attention
 from docfleet.supervisor.blame import Blame
 from docfleet.supervisor.limits import Limits
 from docfleet.supervisor.tidying import tidy_ended
@@ -25,24 +27,48 @@ class LeaseKeeper:
         self._blame = blame
         self._folder = folder
         self._limits = limits
+        self._attention = Attention(limits.stale_seconds)
 
     def look(self) -> int:
-        """Return the number of leases that were ended."""
+        """Return the number of leases that were ended.
+
+        Raises:
+            DocfleetError: the store cannot be written. Workers cannot tell that they live then: none is judged by it.
+        """
         leases = self._store.leases()
+        if not leases and not self._gone():
+            return 0
+        try:
+            self._store.prove_writable()
+        except DocfleetError:
+            self._attention.blind()
+            self._end_the_largest(leases)
+            raise
+        self._attention.look((shard, self._limits.deadline(shard)) for shard in leases)
         for shard in leases:
             if shard.owner is not None and not is_alive(shard.owner):
                 self._blame.died(shard.owner, shard)
         ended = sum(self._check(shard) for shard in leases)
-        for worker in self._store.workers():
-            self._check_worker(worker)
+        # Asked again: those whose leases were ended are retired.
+        for worker in self._gone():
+            self._bury(worker)
         return ended
+
+    def _gone(self) -> list[WorkerReport]:
+        return [worker for worker in self._store.workers() if not worker.ended and not is_alive(worker.identity)]
+
+    def _end_the_largest(self, leases: list[Shard]) -> None:
+        """Kill whoever takes too much memory: the machine cannot wait until that can be recorded."""
+        for shard in leases:
+            if shard.owner is not None and is_alive(shard.owner) and self._limits.too_large(shard, shard.owner):
+                kill_group_of(shard.owner)
 
     def _check(self, shard: Shard) -> bool:
         owner = shard.owner
         if owner is None:
             return False
         alive = is_alive(owner)
-        broken = self._limits.broken(shard, owner) if alive else None
+        broken = self._limits.broken(shard, owner, self._attention) if alive else None
         if alive and broken is None:
             return False
         cause = self._limits.lost(shard) if broken is None else broken.cause
@@ -73,9 +99,7 @@ class LeaseKeeper:
             self._store.count_event(Event.WORKER_KILL, broken.limit)
         return ended
 
-    def _check_worker(self, worker: WorkerReport) -> None:
-        if worker.ended or is_alive(worker.identity):
-            return
+    def _bury(self, worker: WorkerReport) -> None:
         if worker.state in (WorkerState.READY, WorkerState.RESTING):
             self._blame.died(worker.identity, None)
         kill_group_of(worker.identity)

@@ -11,6 +11,7 @@ import psutil
 from docfleet.errors import DocfleetError, TooSlow, WorkerLost
 from docfleet.records import ProcessIdentity, Shard
 from docfleet.sharding.deadlines import Deadlines
+from docfleet.supervisor.attention import Attention
 
 _MEGABYTE = 1024 * 1024
 
@@ -29,7 +30,7 @@ class Limits:
     """The limits of every lease. They are looked at from outside: a worker that hangs cannot look at itself."""
 
     max_attempts: int
-    #: Seconds without a heartbeat.
+    #: Seconds without a heartbeat, while the supervisor watched.
     stale_seconds: float
     deadlines: Deadlines
     #: Resident memory of a worker with its children; 0 is no limit.
@@ -41,22 +42,31 @@ class Limits:
         """Return the cause for a worker that is gone."""
         return WorkerLost(self._told(shard, "died"))
 
-    def broken(self, shard: Shard, owner: ProcessIdentity) -> Broken | None:
+    def deadline(self, shard: Shard) -> float:
+        """Return when the shard has to be done, in seconds since the epoch."""
+        begun = self._begun(shard)
+        return shard.deadline_at or begun + self.deadlines.at_most(shard.last_page - shard.first_page + 1)
+
+    def broken(self, shard: Shard, owner: ProcessIdentity, seen: Attention) -> Broken | None:
         """Return which limit a living worker has broken, for which it has to be killed; None while it keeps them."""
-        now = time.time()
-        silent = now - (shard.heartbeat_at or shard.claimed_at or now)
+        silent = seen.silent(shard)
         if silent > self.stale_seconds:
             told = f"was silent for {silent:.0f} s and was killed"
             return Broken("silent", WorkerLost(self._told(shard, told)))
-        begun = shard.claimed_at or now
-        deadline = shard.deadline_at or begun + self.deadlines.at_most(shard.last_page - shard.first_page + 1)
-        if now > deadline:
-            told = f"took longer than {deadline - begun:.0f} s and was killed"
+        if seen.late(shard):
+            told = f"took longer than {self.deadline(shard) - self._begun(shard):.0f} s and was killed"
             return Broken("deadline", TooSlow(self._told(shard, told)))
+        return self.too_large(shard, owner)
+
+    def too_large(self, shard: Shard, owner: ProcessIdentity) -> Broken | None:
+        """Return the limit of memory if a living worker has broken it."""
         if self.memory_bytes and (held := group_bytes(owner.pid)) > self.memory_bytes:
             told = f"took {held // _MEGABYTE} MB of memory (allowed: {self.memory_bytes // _MEGABYTE}) and was killed"
             return Broken("memory", WorkerLost(self._told(shard, told)))
         return None
+
+    def _begun(self, shard: Shard) -> float:
+        return shard.claimed_at or time.time()
 
     def _told(self, shard: Shard, what: str) -> str:
         # Pages as people count them: this is read by the caller.

@@ -49,7 +49,7 @@ class Marks:
 
 
 class MemoryWatch:
-    """A chore of the supervisor's thread."""
+    """A chore of the supervisor."""
 
     def __init__(
         self,

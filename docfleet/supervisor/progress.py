@@ -11,7 +11,7 @@ INTERVAL = 10.0
 
 
 class ProgressLog:
-    """A chore of the supervisor's thread. Counts begin with the work at hand: what was done before is no progress."""
+    """A chore of the supervisor. Counts begin with the work at hand: what was done before is no progress."""
 
     def __init__(self, store: Counting) -> None:
         self._store = store

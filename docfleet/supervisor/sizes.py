@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +14,9 @@ from loguru import logger
 from docfleet.files import DataFolder, remove_tree
 from docfleet.store.interface import Leases
 from docfleet.store.reuse import Sizes
+from docfleet.supervisor.tidying import BUDGET, tidy_ended
 
-#: Jobs measured or removed in one look, so that it stays short.
+#: Jobs asked for at a time.
 _BATCH = 100
 
 
@@ -22,28 +24,53 @@ class SizeStore(Leases, Sizes, Protocol):
     """What is asked of a store."""
 
 
-def keep_within(folder: DataFolder, store: SizeStore, limit: int) -> int:
+def keep_within(folder: DataFolder, store: SizeStore, limit: int, *, budget: float = BUDGET) -> int:
     """Measure what ended since the last look, and remove the oldest until all fit. Return how many were removed.
+
+    What a worker that died left in a job that ended is removed before it is measured.
 
     Args:
         folder: the data folder.
         store: knows what each job weighs.
         limit: bytes that ended jobs may hold together; 0 is no limit.
+        budget: seconds for either, after which the rest is left to the next look.
     """
-    while unmeasured := store.unmeasured(_BATCH):
-        store.record_sizes([(job_id, size_of(folder, job_id)) for job_id in unmeasured])
+    _measure(folder, store, time.monotonic() + budget)
     if limit <= 0:
         return 0
-    removed = 0
-    for job_id in store.oldest_ended(_BATCH):
-        if store.stored_bytes() <= limit:
-            break
-        # Files first: a crash between the two leaves a row without files, which is the oldest again at the next look.
-        remove_tree(folder.job(job_id))
-        store.remove(job_id)
-        removed += 1
+    removed = _make_room(folder, store, limit, time.monotonic() + budget)
     if removed:
         logger.info("removed the {} oldest results: there were more than {:.3g} GB", removed, limit / 1e9)
+    return removed
+
+
+def _measure(folder: DataFolder, store: SizeStore, deadline: float) -> None:
+    while time.monotonic() < deadline and (unmeasured := store.unmeasured(_BATCH)):
+        sizes = []
+        for job_id in unmeasured:
+            tidy_ended(folder, store, job_id)
+            sizes.append((job_id, size_of(folder, job_id)))
+            if time.monotonic() >= deadline:
+                break
+        store.record_sizes(sizes)
+
+
+def _make_room(folder: DataFolder, store: SizeStore, limit: int, deadline: float) -> int:
+    removed, over = 0, store.stored_bytes() - limit
+    while over > 0 and (oldest := store.oldest_ended(_BATCH)):
+        for job_id, size in oldest:
+            # Files first: a crash between the two leaves a row without files, the oldest again at the next look.
+            remove_tree(folder.job(job_id))
+            store.remove(job_id)
+            removed += 1
+            over -= size
+            if time.monotonic() >= deadline:
+                return removed
+            if over <= 0:
+                # To add up all takes a while. Less may have gone: of jobs that share files, only the last frees them.
+                over = store.stored_bytes() - limit
+                if over <= 0:
+                    break
     return removed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,11 +25,12 @@ pytestmark = pytest.mark.needs("namespaces")
 class SmallDisk:
     """A server whose data folder is a small disk of its own, which only its processes see."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *arguments: str) -> None:
         data.mkdir(parents=True)
         mount = f'mount -t tmpfs -o size={_DISK} tmpfs "$0" && exec "$@"'
         under = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, str(data))
-        self.serving = start(data, "--workers", "1", "--engines", FAULTY, "--min-free-disk-mb", "32", under=under)
+        arguments = ("--workers", "1", "--engines", FAULTY, "--min-free-disk-mb", "32", *arguments)
+        self.serving = start(data, *arguments, under=under)
         #: The data folder as the server sees it.
         self.data = Path(f"/proc/{self.serving.process.pid}/root{data}")
         self._ballast = self.data / "ballast"
@@ -67,7 +69,8 @@ class SmallDisk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    disk = SmallDisk(tmp_path / "data")
+    # The shortest silence that the settings allow: no test has to wait long for it.
+    disk = SmallDisk(tmp_path / "data", "--stale-seconds", "5")
     family = disk.serving.family()
     yield disk
     if disk.serving.process.poll() is None:
@@ -113,4 +116,21 @@ def test_a_full_disk_refuses_new_work_and_what_was_accepted_is_done_once_there_i
     assert disk.integrity() == "ok"
     job = disk.data / "jobs" / job_id
     wait_until(lambda: sorted(path.name.partition("-")[0] for path in job.iterdir()) == ["result", "source.pdf"])
+    assert stop(serving) == 0
+
+
+def test_a_worker_that_cannot_say_that_it_lives_is_not_killed_for_that(disk: SmallDisk) -> None:
+    serving = disk.serving
+    worker = serving.workers()[0]["pid"]
+    job_id = post(serving, "sleep-0.5-a.pdf", 6).json()["job_id"]
+    wait_until(lambda: serving.get(f"/jobs/{job_id}")["state"] == "running")
+    disk.fill()
+    # Longer than a worker may be silent.
+    time.sleep(8)
+    disk.empty()
+    wait_until(lambda: serving.get(f"/jobs/{job_id}")["state"] == "completed", seconds=60)
+    assert serving.workers()[0]["pid"] == worker
+    assert "was killed" not in serving.log.read_text()
+    told = [line for line in serving.log.read_text().splitlines() if "supervisor: leases" in line]
+    assert [("WARNING" in line, "INFO" in line) for line in told] == [(True, False), (False, True)], told
     assert stop(serving) == 0

@@ -63,6 +63,16 @@ def store(store_factory: Callable[[], Store]) -> Store:
     return store_factory()
 
 
+def test_a_store_that_can_be_written_says_so_and_others_notice(
+    store: Store, store_factory: Callable[[], Store]
+) -> None:
+    other = store_factory()
+    other.changed()
+    for _ in range(2):
+        store.prove_writable()
+        assert other.changed(), "it was really written"
+
+
 # --- accepting ---------------------------------------------------------------------------------------------------
 
 

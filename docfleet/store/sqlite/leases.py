@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,10 +12,16 @@ from docfleet.store.sqlite.failures import Retries, end_attempt
 from docfleet.store.sqlite.jobs import SqliteJobs
 from docfleet.store.sqlite.rows import id_list, lease_values, shard_from, to_json
 from docfleet.store.sqlite.slots import SqliteSlots
+from docfleet.store.sqlite.statements import sql
 
 
 class SqliteLeases(SqliteJobs, SqliteSlots):
     """Implements `Leases`."""
+
+    def prove_writable(self) -> None:
+        """Write the time: SQLite leaves a page alone to which the same is written again."""
+        with self._writing(durable=False) as connection:
+            connection.execute(sql("prove_writable"), {"moment": time.time_ns()})
 
     def leases(self) -> list[Shard]:
         """Return every shard that a worker holds."""

@@ -120,9 +120,9 @@ class SqliteReuse(Database):
         """Return what all measured jobs weigh together."""
         return int(self._rows("stored_bytes")[0]["bytes"])
 
-    def oldest_ended(self, limit: int) -> list[str]:
-        """Return ids of ended jobs that hold files, those that ended first first."""
-        return [row["id"] for row in self._rows("oldest_ended", limit=limit)]
+    def oldest_ended(self, limit: int) -> list[tuple[str, int]]:
+        """Return ids and bytes of ended jobs that hold files, those that ended first first."""
+        return [(row["id"], row["bytes"]) for row in self._rows("oldest_ended", limit=limit)]
 
     def may_recycle(self, owner: ProcessIdentity, slot: int, reason: str = "other") -> bool:
         """Take the turn to be replaced, unless another has it. Counts it."""

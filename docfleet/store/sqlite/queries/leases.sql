@@ -4,6 +4,9 @@
 SELECT shards.*, jobs.id AS job_id FROM shards JOIN jobs ON jobs.number = shards.job
 WHERE shards.state = 'running' ORDER BY shards.id
 
+-- name: prove_writable
+INSERT INTO knobs (name, value) VALUES ('written_at', :moment) ON CONFLICT (name) DO UPDATE SET value = :moment
+
 -- name: finished_before
 SELECT id FROM jobs WHERE finished_at < :moment ORDER BY finished_at, number LIMIT :limit
 

@@ -74,7 +74,7 @@ SELECT coalesce(sum(bytes), 0) AS bytes
 FROM (SELECT max(bytes) AS bytes FROM jobs WHERE bytes IS NOT NULL GROUP BY coalesce(made_by, number))
 
 -- name: oldest_ended
-SELECT id FROM jobs WHERE finished_at IS NOT NULL AND bytes > 0 ORDER BY finished_at, number LIMIT :limit
+SELECT id, bytes FROM jobs WHERE finished_at IS NOT NULL AND bytes > 0 ORDER BY finished_at, number LIMIT :limit
 
 -- name: recycle
 INSERT INTO recycling (id, slot, pid, started, since)
