@@ -136,6 +136,20 @@ def test_probes_leave_out_what_is_known_and_find_what_is_not(room: Room) -> None
     assert [page.page for page in room.store.remembered()[0].pages] == [4, 5]
 
 
+def test_what_is_read_with_care_has_all_attempts_once_its_pages_were_probed(room: Room) -> None:
+    first = room.accept()
+    for _ in range(2):
+        room.die(room.claim())
+    room.store.cancel(first.id, LOST)
+    job = room.accept()
+    room.die(room.claim())
+    while (claim := room.claim()).stage is Stage.PROBE:
+        assert room.store.complete(claim, output="x", report=report(4))
+    room.die(claim)
+    assert room.store.complete(room.claim(), output="x", report=report(8))
+    assert job_of(room.store, job).state is JobState.COMPLETED
+
+
 @pytest.mark.parametrize("options", [{"tier": Tier.BASIC}, {"method": Method.OCR}, {"table_enable": False}])
 def test_with_other_options_it_is_another_case(room: Room, options: dict[str, object]) -> None:
     room.accept()
