@@ -89,6 +89,8 @@ class ApiLife:
     accelerators: tuple[Accelerator, ...] = ()
     #: When the main process began: an API process that is started again belongs to the same server.
     begun: float = field(default_factory=time.time)
+    #: Whether the last server on this folder was killed, not stopped.
+    killed: bool = False
     #: Weights to fetch beside the running server; None where nothing is to be fetched.
     fetch: FetchOrders | None = None
     #: The VLM servers; None where there are none.
@@ -199,6 +201,7 @@ class ApiLife:
                 remember_seconds=settings.poison_hours * 3600,
             ),
             Blame(self.begun),
+            killed=self.killed,
         )
         room = int(settings.max_results_gb * 1e9)
         retention = settings.retention_hours * 3600

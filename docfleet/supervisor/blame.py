@@ -3,7 +3,7 @@
 A process that was killed does not say by whom. What is known: a server that was killed takes all its workers along,
 whatever they read; and where workers die under several documents, or with nothing to do, within a minute, somebody
 goes about killing workers. Such losses are tried again and do not count against the document. A document that brings
-the whole server down comes back later each time, so that the others get through.
+the whole server down comes back later each time, so that the others get through; `docfleet.supervisor.lives` finds it.
 
 Documents that kill their workers must not acquit one another. So whoever has died again and again speaks for nobody,
 and what is sent several times is one document: its bytes say which it is.
@@ -60,12 +60,12 @@ class Blame:
             del self._deaths[key]
         if shard is None:
             self._deaths.setdefault((owner, None), _Death(now, None))
-        elif not self._lost_with_the_last_server(shard):
+        elif not self.lost_with_the_last_server(shard):
             self._deaths.setdefault((owner, shard.id), _Death(now, shard.sha256))
 
     def of(self, shard: Shard) -> Fault:
         """Return whose doing the loss of the shard's dead worker was."""
-        if self._lost_with_the_last_server(shard):
+        if self.lost_with_the_last_server(shard):
             return Fault.NOBODY
         if shard.attempt > MOST_EXCUSED or self._moments(shard.sha256) > MOST_EXCUSED:
             return Fault.PROCESS
@@ -75,7 +75,8 @@ class Blame:
         witnesses = sum(self._moments(other) < _UNRELIABLE for other in others) + recent.count(None)
         return Fault.NOBODY if witnesses >= _WITNESSES else Fault.PROCESS
 
-    def _lost_with_the_last_server(self, shard: Shard) -> bool:
+    def lost_with_the_last_server(self, shard: Shard) -> bool:
+        """Return whether the shard was claimed before this server began."""
         return shard.claimed_at is not None and shard.claimed_at < self._begun
 
     def _moments(self, document: str | None) -> int:
