@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ def run(settings: Settings) -> int:
     from docfleet.host.address import check_address
     from docfleet.host.exits import Exits, begin_run
     from docfleet.host.life import ApiLife
-    from docfleet.host.lock import hold_folder
+    from docfleet.host.lock import hold_folder, one_life, say_stopped, was_killed
     from docfleet.host.server import FleetServer
     from docfleet.launch.companion import Companion
     from docfleet.launch.leftovers import end_last_run
@@ -104,7 +105,8 @@ def run(settings: Settings) -> int:
     raise_open_files()
     check_names(settings.engines)
     folder = open_folder(settings.data_dir)
-    hold_folder(folder.root)
+    lock = hold_folder(folder.root)
+    killed = was_killed(lock)
     # After the folder is free: until then the processes of a server that was killed may still hold the port.
     check_address(settings.host, settings.port)
     begin_run(folder.database)
@@ -125,12 +127,15 @@ def run(settings: Settings) -> int:
             accelerators=fleet.accelerators,
             fetch=fleet.fetch,
             pool=fleet.pool,
+            killed=killed,
         ),
         grace_seconds=settings.grace_seconds,
         exits=Exits(folder.database, (*workers.slots, *workers.spares)),
         companion=None if fleet.launch is None else Companion(fleet.launch.orders),
     )
-    return server.serve(host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
+    server.ending.when_ordered(partial(say_stopped, lock))
+    with one_life(lock):
+        return server.serve(host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
 
 
 def open_folder(path: Path) -> DataFolder:

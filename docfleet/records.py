@@ -176,6 +176,8 @@ class Shard:
 
     id: int
     job_id: str
+    #: Of the document's bytes.
+    sha256: str
     stage: Stage
     first_page: int
     last_page: int

@@ -92,6 +92,8 @@ class ApiLife:
     accelerators: tuple[Accelerator, ...] = ()
     #: When the main process began: an API process that is started again belongs to the same server.
     begun: float = field(default_factory=time.time)
+    #: Whether the last server on this folder was killed, not stopped.
+    killed: bool = False
     #: Weights to fetch beside the running server; None where nothing is to be fetched.
     fetch: FetchOrders | None = None
     #: The VLM servers; None where there are none.
@@ -202,6 +204,7 @@ class ApiLife:
                 remember_seconds=settings.poison_hours * 3600,
             ),
             Blame(self.begun),
+            killed=self.killed,
         )
         marks = Marks(device=settings.rest_below_device_mb * megabyte, host=settings.rest_below_memory_mb * megabyte)
         memory = MemoryWatch(store, self.slots, gauges, marks)

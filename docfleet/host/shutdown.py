@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -27,6 +27,7 @@ class Ending:
         self._main = os.getpid()
         self._begun = False
         self._tying = False
+        self._ordered: Callable[[], object] | None = None
         #: Exit status of the main process.
         self.status = 0
 
@@ -36,6 +37,10 @@ class Ending:
         signal.signal(signal.SIGINT, self._handle)
         os.register_at_fork(after_in_child=self._tie)
         offer_lifeline()
+
+    def when_ordered(self, call: Callable[[], object]) -> None:
+        """Have `call` made as soon as a signal begins the end: whoever sent it may not wait for what follows."""
+        self._ordered = call
 
     def has_begun(self) -> bool:
         """Return whether the server is on its way out."""
@@ -63,6 +68,8 @@ class Ending:
             os._exit(0)
         if not self._begun:
             self._begun = True
+            if self._ordered is not None:
+                self._ordered()
             raise KeyboardInterrupt
 
     def fail(self) -> None:

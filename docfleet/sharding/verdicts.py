@@ -45,7 +45,7 @@ class Failure:
 
     stage: Stage
     pages: int
-    #: Number of the attempt, from 1, without those that were nobody's doing.
+    #: Number of the attempt, from 1, without those that were nobody's doing, and those before the pages were probed.
     attempt: int
     max_attempts: int
     #: Whether the shard is half of one that failed; of a whole document: whether its pages were probed already.
@@ -57,7 +57,8 @@ def after(failure: Failure) -> Verdict:
     """Decide.
 
     A single page gets all attempts before it is given up: a worker may have died of something else. Ranges get one
-    once they are known to hold a bad page, as their halves are tried anyway.
+    once they are known to hold a bad page, as their halves are tried anyway. What is read once more without the pages
+    that probes found gets all of them again: it is taken for good now, and nothing comes after it.
     """
     if failure.fault is Fault.NOBODY:
         return Verdict.RETRY
@@ -71,6 +72,6 @@ def after(failure: Failure) -> Verdict:
         if by_engine or failure.attempt >= failure.max_attempts:
             return Verdict.PROBE
         return Verdict.RETRY
-    if by_engine or failure.halved or failure.attempt >= failure.max_attempts:
+    if by_engine or failure.attempt >= failure.max_attempts:
         return Verdict.FAIL
     return Verdict.RETRY

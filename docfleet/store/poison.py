@@ -5,7 +5,7 @@ document that is read to its end is forgotten here. From the second on, until it
 
 - is read without the pages that were given up for killing workers: they are reported with the same cause,
 - gets one attempt for each piece; where a piece kills its worker, its halves are tried next, to find the page,
-- waits, after each death, until all that waits at that moment has had its turn.
+- waits, after each death, until all that waits in its lane at that moment has had its turn, whoever sent it.
 """
 
 from __future__ import annotations

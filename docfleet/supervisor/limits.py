@@ -38,9 +38,10 @@ class Limits:
     #: Seconds for which a document that killed its worker is remembered; 0 is not at all.
     remember_seconds: float = 0.0
 
-    def lost(self, shard: Shard) -> DocfleetError:
-        """Return the cause for a worker that is gone."""
-        return WorkerLost(self._told(shard, "died"))
+    def lost(self, shard: Shard, lives: int = 0) -> DocfleetError:
+        """Return the cause for a worker that is gone; `lives`: of the server, in a row, that were lost with it."""
+        told = f"died with the whole server, {lives} times in a row," if lives > 1 else "died"
+        return WorkerLost(self._told(shard, told))
 
     def deadline(self, shard: Shard) -> float:
         """Return when the shard has to be done, in seconds since the epoch."""

@@ -191,6 +191,27 @@ def test_an_accepted_document_is_finished_after_everything_was_killed_and_starte
         assert "not held against the document" in again.log.read_text()
 
 
+def test_servers_that_were_killed_while_they_read_a_document_are_counted_and_stopped_ones_are_not(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    serving = start(data, "--workers", "1", "--engines", FAULTY, "--grace-seconds", "1")
+    in_background(serving, "sleep-6-a.pdf")
+    for _ in range(2):
+        wait_until(lambda serving=serving: busy_worker(serving))
+        family = serving.family()
+        for process in family:
+            process.kill()
+        gone(family)
+        serving = start(data, "--workers", "1", "--engines", FAULTY, "--grace-seconds", "1")
+    wait_until(lambda: busy_worker(serving))
+    assert "with the whole server, 2 times in a row," in serving.log.read_text()
+    assert stop(serving) == 0
+    with running(data, "--workers", "1", "--engines", FAULTY) as again:
+        wait_until(lambda: again.get("/status")["totals"]["completed"] == 1, seconds=30)
+        assert "3 times in a row" not in again.log.read_text()
+
+
 def test_a_second_server_on_the_same_data_folder_is_refused(tmp_path: Path) -> None:
     with running(tmp_path / "data", "--workers", "1", "--engines", FAULTY):
         second = start(tmp_path / "data", "--engines", FAULTY, wait=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,9 @@ import pytest
 from docfleet.errors import WorkerLost
 from docfleet.files import DataFolder, new_job_id
 from docfleet.options import Method, ParseOptions, Tier
-from docfleet.records import Claim, Job, JobState, ProcessIdentity, ShardPlan, Stage
+from docfleet.records import Claim, Job, JobState, Lane, ProcessIdentity, ShardPlan, Stage
 from docfleet.sharding.deadlines import Deadlines
+from docfleet.store.admission import Terms
 from docfleet.store.sqlite import SqliteStore, open_store
 from docfleet.supervisor.blame import Blame
 from docfleet.supervisor.leases import LeaseKeeper
@@ -31,12 +33,21 @@ class Room:
     store: SqliteStore = field(init=False)
     now: float = 1000.0
 
-    def accept(self, sha256: str = DOCUMENT.sha256, pages: int = 8, key: str | None = None, **options: object) -> Job:
+    def accept(
+        self,
+        sha256: str = DOCUMENT.sha256,
+        pages: int = 8,
+        key: str | None = None,
+        caller: str = "",
+        lane: Lane = Lane.INTERACTIVE,
+        **options: object,
+    ) -> Job:
         wanted = ParseOptions.model_validate(options)
         first, last = wanted.page_range(pages)
         plan = ShardPlan(stage=Stage.WHOLE, first_page=first, last_page=last)
         document = replace(DOCUMENT, sha256=sha256, pages=pages)
-        return self.store.accept(new_job_id(), document, wanted, [plan], reuse_key=key)
+        terms = Terms(caller=caller, lane=lane)
+        return self.store.accept(new_job_id(), document, wanted, [plan], terms, reuse_key=key)
 
     def claim(self) -> Claim:
         self.now += 3600
@@ -136,6 +147,20 @@ def test_probes_leave_out_what_is_known_and_find_what_is_not(room: Room) -> None
     assert [page.page for page in room.store.remembered()[0].pages] == [4, 5]
 
 
+def test_what_is_read_with_care_has_all_attempts_once_its_pages_were_probed(room: Room) -> None:
+    first = room.accept()
+    for _ in range(2):
+        room.die(room.claim())
+    room.store.cancel(first.id, LOST)
+    job = room.accept()
+    room.die(room.claim())
+    while (claim := room.claim()).stage is Stage.PROBE:
+        assert room.store.complete(claim, output="x", report=report(4))
+    room.die(claim)
+    assert room.store.complete(room.claim(), output="x", report=report(8))
+    assert job_of(room.store, job).state is JobState.COMPLETED
+
+
 @pytest.mark.parametrize("options", [{"tier": Tier.BASIC}, {"method": Method.OCR}, {"table_enable": False}])
 def test_with_other_options_it_is_another_case(room: Room, options: dict[str, object]) -> None:
     room.accept()
@@ -204,10 +229,55 @@ def test_after_its_second_death_and_when_it_comes_again_whatever_waits_goes_firs
         order.append(room.claim().job_id)
     assert order == [*(other.id for other in others), bad.id]
 
-    again = room.accept()
-    later = room.accept("cd" * 32)
-    (waiting, behind) = (room.store.place(again.id).position, room.store.place(later.id).position)
-    assert (waiting, behind) == (0, 1), "it waits for those before it, not for ever"
+    room.accept()
+    for number in range(3):
+        room.accept(f"{number:064d}")
+    order = [room.claim().document.sha256 == DOCUMENT.sha256 for _ in range(4)]
+    assert order.index(True) < 3, "it waits for its turn, not for ever"
+
+
+@pytest.mark.parametrize("lane", Lane)
+def test_what_another_caller_waits_for_goes_first_too_and_the_senders_other_documents_lose_nothing(
+    room: Room, lane: Lane
+) -> None:
+    bad = room.accept(pages=1, caller="one", lane=lane)
+    room.die(room.claim(), max_attempts=9)
+    claim = room.claim()
+    others = [room.accept(f"{number:064d}", caller="other", lane=lane) for number in range(3)]
+    own = room.accept("cd" * 32, pages=1, caller="one", lane=lane)
+    room.die(claim, max_attempts=9)
+    order = []
+    for _ in range(4):
+        order.append((claim := room.claim()).job_id)
+        assert room.store.complete(claim, output="x", report=report(8))
+    assert sorted(order) == sorted([own.id, *(other.id for other in others)])
+    assert order.index(own.id) < 2, "its sender has the same turn as before"
+    assert room.claim().job_id == bad.id
+
+
+def test_a_document_that_was_put_last_is_halved_and_delivered_like_any_other(room: Room) -> None:
+    for caller in ("one", "other"):
+        room.accept(pages=16, caller=caller)
+        room.accept("cd" * 32, pages=16, caller=caller)
+    room.work(bad=5)
+    totals = room.store.totals()
+    assert (totals.partial, totals.backlog_jobs) == (4, 0)
+    with sqlite3.connect(room.path) as connection:
+        assert connection.execute("SELECT count(*) FROM callers").fetchone() == (0,), "all were forgotten in the end"
+
+
+def test_shards_that_others_read_meanwhile_go_along(room: Room) -> None:
+    job = room.accept(pages=16)
+    first = room.claim()
+    plans = [ShardPlan(stage=Stage.PAGES, first_page=8 * part, last_page=8 * part + 7) for part in range(2)]
+    assert room.store.split(first, [*plans, ShardPlan(stage=Stage.DOCUMENT, first_page=0, last_page=15)], {})
+    other = room.claim()
+    for _ in range(2):
+        room.die(room.claim(), max_attempts=2)
+    assert room.store.give_way(other, 3, output="y")
+    room.accept("cd" * 32)
+    room.work(bad=None)
+    assert job_of(room.store, job).state is JobState.COMPLETED
 
 
 def test_those_who_waited_for_its_result_are_treated_with_care_too(room: Room) -> None:

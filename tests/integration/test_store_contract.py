@@ -680,6 +680,27 @@ def test_the_bad_page_of_a_whole_document_is_probed_and_the_whole_read_without_i
     assert job_of(store, job).state is JobState.PARTIAL
 
 
+@pytest.mark.parametrize("deaths", [2, 3])
+def test_after_its_pages_were_probed_the_whole_has_all_attempts_again(store: Store, deaths: int) -> None:
+    job = accept(store, pages=2)
+    _die(store, Stage.WHOLE, times=3)
+    for _ in range(2):
+        claim = must_claim(store)
+        assert claim.stage is Stage.PROBE
+        assert store.complete(claim, output="nothing", report={})
+    _die(store, Stage.WHOLE, times=deaths)
+    if deaths < 3:
+        assert store.complete(must_claim(store), output="r", report=report(2))
+    assert job_of(store, job).state is (JobState.COMPLETED if deaths < 3 else JobState.FAILED)
+
+
+def _die(store: Store, stage: Stage, *, times: int) -> None:
+    for _ in range(times):
+        assert must_claim(store).stage is stage
+        (lease,) = store.leases()
+        assert store.give_back(lease, cause=LOST, max_attempts=3)
+
+
 def test_a_document_whose_every_page_fails_fails_with_the_last_cause(store: Store) -> None:
     job = accept_cut(store, (0, 0), (1, 1))
     for _ in range(2):

@@ -36,6 +36,8 @@ class ModelShard:
     pages_done: int = 0
     output: str | None = None
     halved: bool = False
+    #: Attempts before its pages were probed.
+    uncounted: int = 0
 
     @property
     def part(self) -> bool:
@@ -317,7 +319,7 @@ class StoreMachine(RuleBasedStateMachine):
     def _lose(self, job_id: str, shard: ModelShard, *, by_engine: bool) -> None:
         """The rules in other words than the code's: what is left of the attempts, and of the pages."""
         job = self.model.jobs[job_id]
-        last = shard.attempt >= MAX_ATTEMPTS
+        last = shard.attempt - shard.uncounted >= MAX_ATTEMPTS
         again = ShardState.QUEUED
         if shard.part and shard.pages > 1 and (last or shard.halved or by_engine):
             job.shards.remove(shard)
@@ -333,8 +335,9 @@ class StoreMachine(RuleBasedStateMachine):
             return
         elif shard.stage is Stage.WHOLE and shard.pages > 1 and not shard.halved and (last or by_engine):
             shard.state, shard.owner, shard.pages_done, shard.halved = again, None, 0, True
+            shard.uncounted = shard.attempt
             self._halve(job_id, shard, Stage.PROBE)
-        elif not shard.part and (last or by_engine or shard.halved):
+        elif not shard.part and (last or by_engine):
             job.fail()
             self.model.counts.failed += 1
             return

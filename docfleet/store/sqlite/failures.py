@@ -40,7 +40,8 @@ def end_attempt(
         return None
     stage, pages = Stage(held["stage"]), held["last_page"] - held["first_page"] + 1
     excused = held["excused"] + (retries.fault is Fault.NOBODY)
-    careful = bool(held["careful"]) and retries.fault is Fault.PROCESS
+    final = stage is Stage.WHOLE and bool(held["halved"])
+    careful = bool(held["careful"]) and retries.fault is Fault.PROCESS and not final
     verdict = after(
         Failure(
             stage=stage,
@@ -51,6 +52,8 @@ def end_attempt(
             fault=retries.fault,
         )
     )
+    if verdict is Verdict.PROBE:
+        excused = held["attempt"]
     later = {"not_before": now + retries.delay, "avoid_slot": held["worker_index"]}
     if verdict in (Verdict.RETRY, Verdict.PROBE):
         connection.execute(sql("requeue_shard"), {**lease, **later, "error": error, "excused": excused})

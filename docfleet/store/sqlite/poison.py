@@ -70,15 +70,14 @@ def remember_death(
     if death["deaths"] >= SUSPICIOUS:
         if page is not None:
             connection.execute(sql("remember_page"), {**key, "page": page, "error": error})
-        # Those that are identical, and those that this document was cut into.
-        connection.execute(sql("put_last"), {"sha256": row["sha256"]})
+        _put_last(connection, row["sha256"])
 
 
 def enter_last(connection: sqlite3.Connection, job: int, now: float) -> None:
     """Put a job that was just entered behind all that wait, if its document has killed workers."""
     row = _suspicion(connection, job, now)
     if row is not None:
-        connection.execute(sql("put_last"), {"sha256": row["sha256"]})
+        _put_last(connection, row["sha256"])
 
 
 def take_care(connection: sqlite3.Connection, job: int, now: float) -> None:
@@ -98,6 +97,28 @@ def acquit(connection: sqlite3.Connection, job: int) -> None:
     for row in connection.execute(sql("acquitted"), {"job": job}).fetchall():
         if row["way"] == way_of(ParseOptions.model_validate_json(row["options"])):
             connection.execute(sql("acquit"), {"sha256": row["sha256"], "way": row["way"]})
+
+
+def _put_last(connection: sqlite3.Connection, sha256: str) -> None:
+    """Let whatever waits in the lane go before the document, whoever sent it.
+
+    It becomes a caller of its own for that, with all that it was cut into and all that is identical: its turn is among
+    those of all callers, and what else its sender has sent keeps the sender's.
+    """
+    rows = connection.execute(sql("same_document"), {"sha256": sha256}).fetchall()
+    numbers = json.dumps([row["number"] for row in rows])
+    for lane in sorted({row["lane"] for row in rows}):
+        values = {"lane": lane, "caller": f"document {sha256}", "jobs": numbers}
+        caller = first(connection, "enter_last_caller", **values)
+        assert caller is not None, "an upsert returns its row"
+        for row in rows:
+            if row["lane"] != lane or row["caller"] == caller["id"]:
+                continue
+            move = {"job": row["number"], "caller": caller["id"]}
+            connection.execute(sql("leave_caller"), {"job": row["number"]})
+            connection.execute(sql("come_to_caller"), {"caller": caller["id"]})
+            connection.execute(sql("move_job"), move)
+            connection.execute(sql("move_shards"), move)
 
 
 def _suspicion(connection: sqlite3.Connection, job: int, now: float) -> sqlite3.Row | None:

@@ -59,11 +59,12 @@ def job_from(row: sqlite3.Row) -> Job:
 
 
 def shard_from(row: sqlite3.Row) -> Shard:
-    """Read a row of `shards`, with `job_id` beside it."""
+    """Read a row of `shards`, with `job_id` and `sha256` beside it."""
     owner = row["owner_pid"]
     return Shard(
         id=row["id"],
         job_id=row["job_id"],
+        sha256=row["sha256"],
         stage=Stage(row["stage"]),
         first_page=row["first_page"],
         last_page=row["last_page"],

@@ -57,7 +57,7 @@ UPDATE shards SET state = 'failed', finished_at = :now, error = :error
 WHERE id = :shard AND attempt = :attempt AND owner_pid = :pid AND owner_started = :started AND state = 'running'
 RETURNING job, stage, worker_index, last_page - first_page + 1 AS pages
 
--- How the last attempt ended says as well how many so far were nobody's doing.
+-- How the last attempt ended says as well how many so far do not count: they were nobody's doing, or before the probes.
 -- name: requeue_shard
 UPDATE shards
 SET state = 'queued', pages_done = 0, owner_pid = NULL, owner_started = NULL, worker_index = NULL,

@@ -18,8 +18,8 @@ SELECT * FROM jobs WHERE id = :id
 SELECT id, state FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
 
 -- name: shards
-SELECT shards.*, :id AS job_id FROM shards
-WHERE job = (SELECT number FROM jobs WHERE id = :id)
+SELECT shards.*, jobs.id AS job_id, jobs.sha256 FROM shards JOIN jobs ON jobs.number = shards.job
+WHERE jobs.id = :id
 ORDER BY first_page, last_page, shards.id
 
 -- name: workers

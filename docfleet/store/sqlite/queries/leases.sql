@@ -1,7 +1,7 @@
 -- The supervisor's side.
 
 -- name: leases
-SELECT shards.*, jobs.id AS job_id FROM shards JOIN jobs ON jobs.number = shards.job
+SELECT shards.*, jobs.id AS job_id, jobs.sha256 FROM shards JOIN jobs ON jobs.number = shards.job
 WHERE shards.state = 'running' ORDER BY shards.id
 
 -- name: prove_writable

@@ -35,15 +35,38 @@ WHERE number = :job AND EXISTS (
     SELECT 1 FROM shards WHERE job = :job AND stage IN ('whole', 'document') AND :page BETWEEN first_page AND last_page
 )
 
--- Whatever waits now goes first.
--- name: put_last
-UPDATE shards SET turn = max(turn, (
-    SELECT coalesce(max(other.turn) + 1, 0) FROM shards AS other
-    WHERE other.lane = shards.lane AND other.state = 'queued' AND other.ready = 1 AND other.job <> shards.job
-))
-WHERE state = 'queued' AND job IN (
-    SELECT number FROM jobs WHERE finished_at IS NULL AND state IN ('queued', 'running') AND sha256 = :sha256
-)
+-- Those that are identical, and under way.
+-- name: same_document
+SELECT number, lane, caller FROM jobs
+WHERE finished_at IS NULL AND state IN ('queued', 'running') AND sha256 = :sha256
+
+-- Whatever waits now goes first: the turn is the one that the last of it will have.
+-- name: enter_last_caller
+INSERT INTO callers (lane, name, turn)
+SELECT lane, :caller, max(clock, coalesce((
+    SELECT max(due) FROM (
+        SELECT callers.turn + sum(shards.last_page - shards.first_page + 1) AS due
+        FROM callers JOIN shards ON shards.caller = callers.id
+        WHERE callers.lane = :lane AND shards.state = 'queued' AND shards.ready = 1
+            AND shards.job NOT IN (SELECT value FROM json_each(:jobs))
+        GROUP BY callers.id
+    )
+), 0)) FROM lanes WHERE lane = :lane
+ON CONFLICT (lane, name) DO UPDATE SET turn = max(turn, excluded.turn)
+RETURNING id
+
+-- name: leave_caller
+UPDATE callers SET open = open - 1 WHERE id = (SELECT caller FROM jobs WHERE number = :job)
+
+-- name: come_to_caller
+UPDATE callers SET open = open + 1 WHERE id = :caller
+
+-- name: move_job
+UPDATE jobs SET caller = :caller WHERE number = :job
+
+-- What is being read goes along: its halves, or its rest, would be left to a caller who may be forgotten.
+-- name: move_shards
+UPDATE shards SET caller = :caller WHERE job = :job AND state IN ('queued', 'running')
 
 -- Read to its end, all of it.
 -- name: acquitted
