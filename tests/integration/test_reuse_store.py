@@ -193,10 +193,15 @@ def test_the_result_of_a_document_that_was_cut_is_as_good_as_who_cut_it_not_as_w
     room.store.retire(0, ME, "it is replaced")
     told = WorkerReport(slot=0, identity=OTHER, device="cpu", state=WorkerState.READY, engines="newer")
     assert room.store.announce(told)
+    same = room.accept()
+    alone = room.store.accept(new_job_id(), a_document(), ParseOptions(), [WHOLE], reuse_key="key", engines=["newer"])
     for _ in range(4):
         assert room.store.complete(must_claim(room.store, OTHER), output="r", report=report(3))
     assert room.store.reusable("key", ["newer"]) is None
     assert room.store.reusable("key", [ENGINES]) is not None
+    # Of those who asked meanwhile, one may have it.
+    assert [follower.id for follower in room.store.followers_due(9)] == [same.id]
+    assert must_claim(room.store, OTHER).job_id == alone.id
 
 
 def test_jobs_without_a_key_stand_alone(room: Room) -> None:
