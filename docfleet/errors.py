@@ -4,7 +4,7 @@ DocfleetError
 ├── the request          InvalidRequest, InvalidOption, InvalidPageRange, NotFound, Forbidden
 ├── the document         EmptyDocument, DocumentTooLarge, UnsupportedType, EncryptedDocument,
 │                        BrokenDocument, HostileDocument
-├── what can run here    TierUnavailable, EngineMissing, NotReady, VlmUnavailable
+├── what can run here    TierUnavailable (ReaderUnavailable), EngineMissing, NotReady, VlmUnavailable
 ├── the work             ParseFailed (OutOfDeviceMemory), WorkerLost, TooSlow, Cancelled, KeyReused
 └── the server           Busy, StorageFull, StorageUnavailable, InternalError, ConfigurationError
 
@@ -117,6 +117,13 @@ class TierUnavailable(DocfleetError):
 
     code = "tier_unavailable"
     status = 503
+
+
+class ReaderUnavailable(TierUnavailable):
+    """No worker has the engine and tier any more that began to read the document."""
+
+    code = "reader_unavailable"
+    retryable = True
 
 
 class EngineMissing(DocfleetError):

@@ -216,6 +216,8 @@ class Claim:
     failed_pages: tuple[FailedPage, ...] = ()
     #: What the engine decided when the document was cut.
     decisions: dict[str, Any] = field(default_factory=dict)
+    #: "engine/tier" of whoever cut the document: nobody else reads its pages. None: it was not cut.
+    reader: str | None = None
 
     @property
     def all_given_up(self) -> bool:

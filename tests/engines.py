@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,6 +71,7 @@ class FaultyEngine:
             (request.source.parent / "child.pid").write_text(str(child.pid))
         lines: list[Any] = []
         step, done = _step(request), 0
+        (part / "engine").write_text(self.name)
         (part / "worker").write_text(f"{os.getpid()} {request.decisions.get('decided by')}")
         for page in range(request.first_page, request.last_page + 1):
             if page not in request.skipped:
@@ -136,6 +138,8 @@ class FaultyEngine:
     def finish(
         self, request: ParseRequest, tier: Tier, parts: Sequence[Path], output: Path, progress: Progress
     ) -> ParseReport:
+        if {(part / "engine").read_text() for part in parts} != {self.name}:
+            raise ValueError("only the engine that wrote a part reads it")
         lines = [line for part in parts for _, line in _lines(part)]
         # The document stage depends on every page; the processes are named so that tests see who did the work.
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -168,6 +172,25 @@ class TellingEngine(FaultyEngine):
         data, number = context.scratch.parents[1], context.scratch.name
         (data / f"given-{number}.json").write_text(json.dumps({**given, "cores": cores, "pid": os.getpid()}))
         super().load(context)
+
+
+class LateEngine(FaultyEngine):
+    """Reads at tier basic, if the data folder holds `weights` or `weights-<number>` when it is loaded."""
+
+    name: ClassVar[str] = "late"
+
+    def load(self, context: EngineContext) -> None:
+        super().load(context)
+        data, number = context.scratch.parents[1], context.scratch.name
+        self._able = (data / "weights").exists() or (data / f"weights-{number}").exists()
+
+    def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
+        return None if tier is Tier.BASIC and self._able else "its weights are not here."
+
+    def finish(
+        self, request: ParseRequest, tier: Tier, parts: Sequence[Path], output: Path, progress: Progress
+    ) -> ParseReport:
+        return replace(super().finish(request, tier, parts, output, progress), tier="basic")
 
 
 class FragileEngine(FaultyEngine):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from docfleet.engine.interface import Engine
-from docfleet.errors import TierUnavailable
+from docfleet.errors import ReaderUnavailable, TierUnavailable
 from docfleet.options import ParseOptions, Tier, parse_options
 
 #: Types whose pages are pictures to a model; for all others the tier does not matter.
@@ -29,6 +29,11 @@ class Choice:
     #: What the caller asked for and does not get.
     warnings: tuple[str, ...] = ()
 
+    @property
+    def reader(self) -> str:
+        """What a document that is cut is read by, in all its shards: "engine/tier"."""
+        return f"{self.engine.name}/{self.tier.value}"
+
 
 def choose(engines: Sequence[Engine], suffix: str, options: ParseOptions) -> Choice:
     """Choose for one document.
@@ -43,10 +48,34 @@ def choose(engines: Sequence[Engine], suffix: str, options: ParseOptions) -> Cho
     """
     wanted = options.wanted_tier
     if suffix not in TIERED_SUFFIXES:
-        given = wanted in (Tier.AUTO, Tier.FLASH)
-        warnings = () if given else (f"{suffix} files are always read at tier flash; {wanted} was not used",)
-        return _first(engines, suffix, (Tier.FLASH,), options, warnings)
+        return _first(engines, suffix, (Tier.FLASH,), options)
     return _first(engines, suffix, _AUTO_ORDER if wanted is Tier.AUTO else (wanted,), options)
+
+
+def chosen(engines: Sequence[Engine], suffix: str, options: ParseOptions, reader: str) -> Choice:
+    """Return the choice that was made when the document was cut, whatever would be chosen now.
+
+    Args:
+        engines: loaded engines.
+        suffix: type of the document.
+        options: what the caller wants.
+        reader: `Choice.reader`.
+
+    Raises:
+        ReaderUnavailable: it cannot run here.
+    """
+    name, _, value = reader.rpartition("/")
+    reason = f"engine {name} is not here."
+    for engine in engines:
+        if engine.name == name:
+            missing = engine.missing(Tier(value), suffix, options)
+            if missing is None:
+                return Choice(engine, Tier(value), _not_given(suffix, options))
+            reason = missing
+    raise ReaderUnavailable(
+        f"Engine {name} began to read the document at tier {value}, and cannot go on: {reason} "
+        "Send the document again: it is then read from its beginning by what can run."
+    )
 
 
 def why_not(engines: Sequence[Engine], tier: Tier) -> str:
@@ -58,14 +87,19 @@ def why_not(engines: Sequence[Engine], tier: Tier) -> str:
     return f"tier {tier}: " + " ".join(f"{name}: {reason}" for name, reason in reasons)
 
 
-def _first(
-    engines: Sequence[Engine], suffix: str, tiers: Sequence[Tier], options: ParseOptions, warnings: tuple[str, ...] = ()
-) -> Choice:
+def _not_given(suffix: str, options: ParseOptions) -> tuple[str, ...]:
+    wanted = options.wanted_tier
+    if suffix in TIERED_SUFFIXES or wanted in (Tier.AUTO, Tier.FLASH):
+        return ()
+    return (f"{suffix} files are always read at tier flash; {wanted} was not used",)
+
+
+def _first(engines: Sequence[Engine], suffix: str, tiers: Sequence[Tier], options: ParseOptions) -> Choice:
     reasons: list[str] = []
     for tier in tiers:
         for engine in engines:
             reason = engine.missing(tier, suffix, options)
             if reason is None:
-                return Choice(engine, tier, warnings)
+                return Choice(engine, tier, _not_given(suffix, options))
             reasons.append(f"{engine.name}: {reason}")
     raise TierUnavailable(f"Tier {options.wanted_tier} cannot run here. " + " ".join(dict.fromkeys(reasons)))

@@ -46,7 +46,8 @@ class Claims(Changes, Protocol):
         Of pieces that cannot be cut and take `LONG_SECONDS` or more, one fewer runs at a time than there are workers,
         if there are several. While as many shards are held as may be (`docfleet.store.pressure`) there is none. Asking
         in vain takes no write lock. With `short_first` a shard of a short document (`SHORT_PAGES`) is taken before all
-        others, if there is one.
+        others, if there is one. What a worker with this one's fingerprint passed on is left to others, as long as there
+        are any.
         """
         ...
 
@@ -58,13 +59,17 @@ class Claims(Changes, Protocol):
         """Say how long from now the shard may take; the supervisor kills its worker then. False: the lease is lost."""
         ...
 
-    def split(self, claim: Claim, shards: Sequence[ShardPlan], decisions: dict[str, Any]) -> bool:
+    def split(
+        self, claim: Claim, shards: Sequence[ShardPlan], decisions: dict[str, Any], *, reader: str | None = None
+    ) -> bool:
         """Replace a held whole shard by page shards and one document shard, all or nothing; this ends the lease.
 
         Args:
             claim: of a whole shard.
             shards: over the same pages, the document stage among them.
             decisions: JSON; every later claim of this job carries it.
+            reader: "engine/tier" that reads all of them, as well in every later claim; a stored result counts as made
+                by this worker then. None: whoever claims them decides.
 
         Returns:
             False if the lease was lost: nothing was changed.
@@ -81,6 +86,22 @@ class Claims(Changes, Protocol):
         Returns:
             False: do not read it. As many long ones as may are being read, so it waits in the queue again, and this
             attempt does not count; or the lease was lost.
+        """
+        ...
+
+    def pass_on(self, claim: Claim, error: dict[str, Any]) -> bool:
+        """Queue a held shard again, at once, that this worker's engines cannot read: others may; this ends the lease.
+
+        The attempt does not count. Workers with the fingerprint of one that passed it on leave it alone while there is
+        a worker with another one that serves, or rests. Of a document that was cut, one whose process is starting, or
+        ended a moment ago, counts as well.
+
+        Args:
+            claim: the lease.
+            error: `DocfleetError.record()`, for people to see.
+
+        Returns:
+            False: there is no such worker, or the lease was lost; nothing was changed.
         """
         ...
 

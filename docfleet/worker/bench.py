@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from docfleet.engine.choice import Choice, choose
+from docfleet.engine.choice import Choice, choose, chosen
 from docfleet.engine.interface import Engine, ParseReport, ParseRequest
 from docfleet.errors import ParseFailed
 from docfleet.files import DataFolder, remove_tree, sync_tree
@@ -71,13 +71,16 @@ class Bench:
         self._courtesy = courtesy
 
     def decode(self, claim: Claim) -> Work:
-        """Turn a claim into a validated parse request and choose who reads it.
+        """Turn a claim into a validated parse request and choose who reads it, unless that was done by who cut it.
 
         Raises:
-            TierUnavailable: the tier asked for cannot run here.
+            TierUnavailable: the tier asked for, or who began to read the document, cannot run here.
         """
         document = claim.document
-        choice = choose(self._engines, document.suffix, claim.options)
+        if claim.reader is None:
+            choice = choose(self._engines, document.suffix, claim.options)
+        else:
+            choice = chosen(self._engines, document.suffix, claim.options, claim.reader)
         shelf = self._shelves.of(
             document, claim.job_id, engine=choice.engine.name, tier=choice.tier, shared=claim.options.cache
         )

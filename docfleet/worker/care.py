@@ -9,7 +9,15 @@ from typing import Final, Protocol
 
 from loguru import logger
 
-from docfleet.errors import STORE_TROUBLE, DocfleetError, OutOfDeviceMemory, ParseFailed, Poisoned, VlmUnavailable
+from docfleet.errors import (
+    STORE_TROUBLE,
+    DocfleetError,
+    OutOfDeviceMemory,
+    ParseFailed,
+    Poisoned,
+    TierUnavailable,
+    VlmUnavailable,
+)
 from docfleet.records import Claim, Stage
 from docfleet.sharding.cutting import cut
 from docfleet.sharding.deadlines import Deadlines, retry_delay
@@ -68,7 +76,7 @@ class Care:
         if cuts is None:
             return work
         shards = cut(cuts, claim.first_page, max(1, self._claims.serving()))
-        if shards and self._claims.split(claim, shards, cuts.decisions):
+        if shards and self._claims.split(claim, shards, cuts.decisions, reader=work.choice.reader):
             logger.info("job {}: {} pages cut into {} shards", claim.job_id, pages, len(shards) - 1)
             return None
         if not self._claims.keep_whole(claim, cuts.seconds):
@@ -93,6 +101,9 @@ class Care:
         of its halves.
         """
         told, delay = error.record(), retry_delay(claim.attempt)
+        # Workers may differ in what they can read: the error is the document's when nobody is left to try it.
+        if isinstance(error, TierUnavailable) and self._claims.pass_on(claim, told):
+            return False
         if (fault := self._not_of_the_document(error, claim.attempt)) is not None:
             verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay, fault=fault)
             return verdict is Verdict.FAIL

@@ -184,6 +184,26 @@ def test_a_result_serves_only_those_who_accept_its_engines_and_if_it_is_whole(ro
     assert must_claim(room.store).document.pages == 3
 
 
+def test_the_result_of_a_document_that_was_cut_is_as_good_as_who_cut_it_not_as_who_ended_it(room: Room) -> None:
+    room.accept()
+    room.announce(WorkerState.BUSY)
+    plans = [ShardPlan(stage=Stage.PAGES, first_page=first, last_page=first) for first in range(3)]
+    plans.append(ShardPlan(stage=Stage.DOCUMENT, first_page=0, last_page=2))
+    assert room.store.split(must_claim(room.store), plans, {}, reader="mine/flash")
+    room.store.retire(0, ME, "it is replaced")
+    told = WorkerReport(slot=0, identity=OTHER, device="cpu", state=WorkerState.READY, engines="newer")
+    assert room.store.announce(told)
+    same = room.accept()
+    alone = room.store.accept(new_job_id(), a_document(), ParseOptions(), [WHOLE], reuse_key="key", engines=["newer"])
+    for _ in range(4):
+        assert room.store.complete(must_claim(room.store, OTHER), output="r", report=report(3))
+    assert room.store.reusable("key", ["newer"]) is None
+    assert room.store.reusable("key", [ENGINES]) is not None
+    # Of those who asked meanwhile, one may have it.
+    assert [follower.id for follower in room.store.followers_due(9)] == [same.id]
+    assert must_claim(room.store, OTHER).job_id == alone.id
+
+
 def test_jobs_without_a_key_stand_alone(room: Room) -> None:
     jobs = [room.accept(None), room.accept(None)]
     assert [room.deliver(), room.deliver()] == [job.id for job in jobs]

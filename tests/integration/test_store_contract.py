@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from docfleet.errors import DocfleetError
+from docfleet.errors import DocfleetError, TierUnavailable
 from docfleet.files import new_job_id
 from docfleet.options import Format, Method, ParseOptions, Tier
 from docfleet.records import (
@@ -586,18 +586,21 @@ def plans_of(*ranges: tuple[int, int]) -> list[ShardPlan]:
 def test_a_whole_shard_gives_way_to_its_parts_and_every_claim_carries_the_decisions(store: Store) -> None:
     job = accept(store, pages=4)
     whole = must_claim(store)
-    assert store.split(whole, plans_of((0, 1), (2, 3)), {"digital": [1]})
+    assert whole.reader is None
+    assert store.split(whole, plans_of((0, 1), (2, 3)), {"digital": [1]}, reader="mine/flash")
     assert not store.beat(whole, 1)
     assert not store.complete(whole, output="whole", report=report(4))
     assert not store.split(whole, plans_of((0, 1), (2, 3)), {})
     claims = [must_claim(store), must_claim(store, OTHER)]
     assert [(claim.first_page, claim.last_page) for claim in claims] == [(0, 1), (2, 3)]
     assert [claim.decisions for claim in claims] == [{"digital": [1]}] * 2
+    assert [claim.reader for claim in claims] == ["mine/flash"] * 2
     assert store.claim(ME, 0) is None
     for claim in claims:
         assert store.complete(claim, output=f"part-{claim.first_page}", report={})
     last = must_claim(store)
     assert (last.stage, last.parts, last.decisions) == (Stage.DOCUMENT, ("part-0", "part-2"), {"digital": [1]})
+    assert last.reader == "mine/flash"
     assert store.complete(last, output="r", report=report(4))
     assert job_of(store, job).state is JobState.COMPLETED
 
@@ -639,6 +642,132 @@ def test_a_retry_goes_to_another_slot_while_one_serves(store: Store) -> None:
     assert store.give_back(store.leases()[0], cause=LOST, max_attempts=3)
     assert store.claim(ME, 0) is None
     assert store.claim(OTHER, 1) is not None
+
+
+# --- workers that cannot read the same -----------------------------------------------------------------------------
+
+THIRD = ProcessIdentity(pid=300, started=3)
+UNABLE = TierUnavailable("Tier basic cannot run here.").record()
+
+
+def serve(
+    store: Store,
+    slot: int,
+    owner: ProcessIdentity,
+    engines: str,
+    state: WorkerState = WorkerState.READY,
+    heartbeat_at: float = 0.0,
+) -> None:
+    told = WorkerReport(
+        slot=slot, identity=owner, device="cpu", state=state, engines=engines, heartbeat_at=heartbeat_at
+    )
+    assert store.announce(told)
+
+
+def claimed_by(store: Store, owner: ProcessIdentity, slot: int) -> Claim:
+    claim = store.claim(owner, slot)
+    assert claim is not None
+    return claim
+
+
+def test_a_shard_that_one_worker_cannot_read_goes_to_one_with_other_engines_at_once(store: Store) -> None:
+    serve(store, 0, ME, "small")
+    serve(store, 1, THIRD, "small")
+    serve(store, 2, OTHER, "large", WorkerState.BUSY)
+    job = accept(store, pages=1)
+    claim = claimed_by(store, ME, 0)
+    assert store.pass_on(claim, UNABLE)
+    assert not store.beat(claim, 1)
+    assert not store.pass_on(claim, UNABLE), "the lease was lost"
+    queued = job_of(store, job)
+    assert (queued.state, queued.started_at) == (JobState.QUEUED, None)
+    assert store.claim(ME, 0) is None
+    assert store.claim(THIRD, 1) is None, "it has the same engines"
+    assert store.complete(claimed_by(store, OTHER, 2), output="r", report=report(1))
+    assert job_of(store, job).state is JobState.COMPLETED
+    assert store.totals().retries == 0
+
+
+def test_what_no_other_worker_could_read_is_not_passed_on(store: Store) -> None:
+    accept(store, pages=1)
+    claim = claimed_by(store, ME, 0)
+    assert not store.pass_on(claim, UNABLE), "no worker is known"
+    serve(store, 0, ME, "small")
+    serve(store, 1, THIRD, "small")
+    serve(store, 2, OTHER, "large", WorkerState.LOADING)
+    assert not store.pass_on(claim, UNABLE), "nobody else serves"
+    assert store.fail(claim, UNABLE)
+
+
+def test_a_shard_is_passed_on_once_by_each_kind_of_worker(store: Store) -> None:
+    serve(store, 0, ME, "small")
+    serve(store, 1, OTHER, "large")
+    job = accept(store, pages=1)
+    assert store.pass_on(claimed_by(store, ME, 0), UNABLE)
+    last = claimed_by(store, OTHER, 1)
+    assert not store.pass_on(last, UNABLE)
+    assert store.fail(last, UNABLE)
+    assert job_of(store, job).error == UNABLE
+
+
+def test_attempts_that_were_passed_on_do_not_count(store: Store) -> None:
+    serve(store, 0, ME, "small")
+    serve(store, 1, OTHER, "large")
+    accept(store, pages=1)
+    assert store.pass_on(claimed_by(store, ME, 0), UNABLE)
+    second = claimed_by(store, OTHER, 1)
+    assert store.stumble(second, LOST, max_attempts=2, fault=Fault.PROCESS) is Verdict.RETRY
+
+
+def test_what_was_passed_on_is_tried_again_when_those_who_might_read_it_are_gone(store: Store) -> None:
+    serve(store, 0, ME, "small")
+    serve(store, 1, OTHER, "large")
+    accept(store, pages=1)
+    assert store.pass_on(claimed_by(store, ME, 0), UNABLE)
+    assert store.claim(ME, 0) is None
+    store.retire(1, OTHER, "it was killed")
+    assert not store.pass_on(claimed_by(store, ME, 0), UNABLE)
+
+
+@pytest.mark.parametrize("state", [WorkerState.LOADING, WorkerState.STARTING, WorkerState.RECYCLING, WorkerState.GONE])
+def test_a_document_that_was_cut_waits_for_a_worker_that_is_being_replaced(store: Store, state: WorkerState) -> None:
+    serve(store, 0, ME, "small")
+    serve(store, 1, OTHER, "large")
+    accept(store, pages=4)
+    assert store.split(claimed_by(store, OTHER, 1), plans_of((0, 1), (2, 3)), {}, reader="large/basic")
+    if state is WorkerState.GONE:
+        store.retire(1, OTHER, "it was killed")
+    else:
+        serve(store, 1, OTHER, "", state)
+    claim = claimed_by(store, ME, 0)
+    assert store.pass_on(claim, UNABLE)
+    again = claimed_by(store, ME, 0)
+    assert again.shard_id != claim.shard_id
+    assert store.pass_on(again, UNABLE)
+    assert store.claim(ME, 0) is None
+    if state is not WorkerState.GONE:
+        serve(store, 1, OTHER, "large")
+        assert claimed_by(store, OTHER, 1).reader == "large/basic"
+
+
+def test_a_document_that_was_cut_does_not_wait_for_one_who_is_long_gone_or_is_a_spare(store: Store) -> None:
+    serve(store, 0, ME, "small")
+    serve(store, 1, OTHER, "large")
+    accept(store, pages=4)
+    assert store.split(claimed_by(store, OTHER, 1), plans_of((0, 1), (2, 3)), {}, reader="large/basic")
+    serve(store, 1, OTHER, "large", WorkerState.BUSY, heartbeat_at=time.time() - 3600)
+    store.retire(1, OTHER, "it was killed")
+    serve(store, 2, THIRD, "large", WorkerState.SPARE)
+    assert not store.pass_on(claimed_by(store, ME, 0), UNABLE)
+
+
+def test_a_caller_pays_for_what_was_passed_on_once(store: Store) -> None:
+    serve(store, 0, ME, "small")
+    serve(store, 1, OTHER, "large")
+    first = accept(store, pages=8, terms=Terms(caller="a"))
+    assert store.pass_on(claimed_by(store, ME, 0), UNABLE)
+    accept(store, pages=8, terms=Terms(caller="b"))
+    assert claimed_by(store, OTHER, 1).job_id == first.id
 
 
 def test_the_bad_page_of_a_cut_document_is_found_and_the_document_stage_is_told(store: Store) -> None:
@@ -794,6 +923,19 @@ def test_batch_work_makes_room_for_interactive_and_nobody_for_what_is_not_short(
     assert not store.short_waits(claim, 10)
     accept(store, pages=1)
     assert store.short_waits(claim, 1)
+
+
+def test_no_room_is_made_for_what_its_maker_could_not_read(store: Store) -> None:
+    serve(store, 0, ME, "small")
+    serve(store, 1, OTHER, "large", WorkerState.BUSY)
+    accept(store, pages=1)
+    assert store.pass_on(claimed_by(store, ME, 0), UNABLE)
+    long_one(store)
+    claim = claimed_by(store, ME, 0)
+    serve(store, 0, ME, "small", WorkerState.BUSY)
+    assert not store.short_waits(claim, 3)
+    accept(store, pages=1)
+    assert store.short_waits(claim, 3)
 
 
 def test_no_room_is_made_for_a_caller_who_is_ahead_of_the_others(store: Store) -> None:

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 import pytest
 
-from docfleet.engine.choice import choose
+from docfleet.engine.choice import choose, chosen
 from docfleet.engine.registry import build_engines, check_names
-from docfleet.errors import EngineMissing, TierUnavailable
+from docfleet.errors import EngineMissing, ReaderUnavailable, TierUnavailable
 from docfleet.options import ParseOptions, Tier
 from tests.engines import FaultyEngine
 
@@ -54,6 +54,23 @@ def test_office_files_are_read_at_flash_and_the_caller_is_told() -> None:
     assert choice.tier is Tier.FLASH
     assert "basic was not used" in choice.warnings[0]
     assert choose([Models()], "docx", ParseOptions()).warnings == ()
+
+
+def test_a_document_that_was_cut_is_read_on_by_the_same_engine_at_the_same_tier() -> None:
+    begun = choose([Small()], "pdf", ParseOptions())
+    assert begun.reader == "small/flash"
+    assert choose([Models(), Small()], "pdf", ParseOptions()).reader == "models/basic"
+    went_on = chosen([Models(), Small()], "pdf", ParseOptions(), begun.reader)
+    assert (went_on.engine.name, went_on.tier) == ("small", Tier.FLASH)
+    assert "basic was not used" in chosen([Models()], "docx", ParseOptions(tier=Tier.BASIC), "models/flash").warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("reader", "reason"), [("models/basic", "models is not here"), ("small/basic", "no basic here")]
+)
+def test_who_began_a_document_and_cannot_go_on_is_named(reader: str, reason: str) -> None:
+    with pytest.raises(ReaderUnavailable, match=f"{reason}.*Send the document again"):
+        chosen([Small()], "pdf", ParseOptions(), reader)
 
 
 def test_engines_are_found_by_name_and_by_module_and_class() -> None:

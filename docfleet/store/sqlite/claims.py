@@ -13,7 +13,7 @@ from docfleet.sharding.fairness import LONG_SECONDS
 from docfleet.sharding.verdicts import Fault, Verdict
 from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.endings import deliver, fail_job, is_delivered
-from docfleet.store.sqlite.failures import Retries, end_attempt
+from docfleet.store.sqlite.failures import Retries, end_attempt, pass_shard_on
 from docfleet.store.sqlite.plans import enter_shards, take_turn
 from docfleet.store.sqlite.poison import take_care
 from docfleet.store.sqlite.rows import claim_from, lease_values, to_json
@@ -23,6 +23,8 @@ from docfleet.store.sqlite.tallies import Done, tally_attempt, tally_shard
 
 #: Seconds that a failed shard waits for another worker before the one that failed may have it again.
 _PATIENCE = 2.0
+#: Seconds after its last beat for which a process that is gone may be followed by one that reads the same.
+_RESPITE = 30.0
 #: Claims from the interactive lane after which the batch lane has one.
 BATCH_AFTER = 4
 _ANY_LENGTH = math.inf
@@ -66,15 +68,19 @@ class SqliteClaims(SqliteSlots):
         with self._writing(durable=False) as connection:
             return first(connection, "limit", **_lease(claim), deadline=self._clock() + seconds) is not None
 
-    def split(self, claim: Claim, shards: Sequence[ShardPlan], decisions: dict[str, Any]) -> bool:
+    def split(
+        self, claim: Claim, shards: Sequence[ShardPlan], decisions: dict[str, Any], *, reader: str | None = None
+    ) -> bool:
         """Replace a held whole shard by page shards and a document shard, all or nothing."""
         with self._writing(durable=False) as connection:
-            taken = first(connection, "take_apart", **_lease(claim))
+            lease = _lease(claim)
+            taken = first(connection, "take_apart", **lease)
             if taken is None:
                 return False
             if not any(plan.stage is Stage.PAGES for plan in shards):
                 raise InternalError("A shard is cut into page shards and one document shard.")
-            connection.execute(sql("keep_decisions"), {"job": taken["job"], "decisions": to_json(decisions)})
+            values = {**lease, "job": taken["job"], "decisions": to_json(decisions), "reader": reader}
+            connection.execute(sql("keep_decisions"), values)
             # What the look at the document was charged is given back: its shards are charged one by one.
             connection.execute(sql("refund_caller"), {"caller": taken["caller"], "pages": taken["pages"]})
             enter_shards(connection, taken["job"], shards, taken["turn"])
@@ -94,6 +100,14 @@ class SqliteClaims(SqliteSlots):
             connection.execute(sql("unstart_job"), {"job": held["job"]})
         return False
 
+    def pass_on(self, claim: Claim, error: dict[str, Any]) -> bool:
+        """Queue a held shard again for workers with other engines. False: there are none."""
+        now = self._clock()
+        with self._writing(durable=False) as connection:
+            if first(connection, "another_may_read", shard=claim.shard_id, now=now, respite=_RESPITE) is None:
+                return False
+            return pass_shard_on(connection, _lease(claim), to_json(error), now)
+
     def stumble(
         self, claim: Claim, error: dict[str, Any], *, max_attempts: int, delay: float = 0.0, fault: Fault = Fault.ENGINE
     ) -> Verdict | None:
@@ -108,7 +122,7 @@ class SqliteClaims(SqliteSlots):
         if first(connection, "at_most_held") is not None:
             return None
         values = {"pid": owner.pid, "started": owner.started, "slot": slot, "now": now}
-        values |= {"patience": _PATIENCE, "batch_after": BATCH_AFTER}
+        values |= {"patience": _PATIENCE, "respite": _RESPITE, "batch_after": BATCH_AFTER}
         values["longest"] = LONG_SECONDS if _is_reserved(connection) else _ANY_LENGTH
         shard = first(connection, "claim_next", **values, shortness=1) if short_first else None
         if shard is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from docfleet.records import Stage
 from docfleet.sharding.cutting import halves
-from docfleet.sharding.fairness import SHORT_PAGES
+from docfleet.sharding.fairness import SHORT_PAGES, charge
 from docfleet.sharding.verdicts import Failure, Fault, Verdict, after
 from docfleet.store.sqlite.connection import first
 from docfleet.store.sqlite.endings import count, fail_job, settle
@@ -77,6 +77,23 @@ def end_attempt(
         page = held["first_page"] if found else None
         remember_death(connection, held["job"], error, now, seconds=retries.remember, page=page)
     return verdict
+
+
+def pass_shard_on(connection: sqlite3.Connection, lease: dict[str, object], error: str, now: float) -> bool:
+    """Queue a shard again, at once, for workers with other engines than the holder's. False: the lease is lost."""
+    held = first(connection, "held_shard", **lease)
+    if held is None:
+        return False
+    stage, pages = Stage(held["stage"]), held["last_page"] - held["first_page"] + 1
+    refused = first(connection, "refuse", shard=lease["shard"])
+    assert refused is not None, "it is held"
+    again = {"not_before": now, "avoid_slot": None, "excused": held["excused"] + 1}
+    connection.execute(sql("requeue_shard"), {**lease, **again, "error": error})
+    # Nothing was done for what the caller was charged, and nothing has begun.
+    connection.execute(sql("refund_caller"), {"caller": refused["caller"], "pages": charge(stage, pages)})
+    if stage is Stage.WHOLE:
+        connection.execute(sql("unstart_job"), {"job": held["job"]})
+    return True
 
 
 def _given_up(connection: sqlite3.Connection, held: sqlite3.Row, verdict: Verdict) -> int:

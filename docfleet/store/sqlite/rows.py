@@ -103,6 +103,7 @@ def claim_from(
         parts=tuple(part["output"] for part in parts),
         failed_pages=tuple(FailedPage(page=row["first_page"], cause=_cause(row["error"])) for row in given_up),
         decisions=_from_json(job["decisions"]) or {},
+        reader=job["reader"],
     )
 
 

@@ -4,14 +4,27 @@
 SELECT 1 FROM shards WHERE state = 'queued' AND ready = 1 AND not_before <= :now LIMIT 1
 
 -- A shard that failed goes to another worker: the one that failed takes it only if no other did for a while, or
--- there is no other. What is due is looked through lane by lane, caller by caller, each in the order of its index.
+-- there is no other. One that engines like this worker's have refused is left to the others as long as there are any
+-- (see `another_may_read`). What is due is looked through lane by lane, caller by caller, each in the order of its index.
 -- name: claim_next
 WITH due AS NOT MATERIALIZED (
     SELECT id, caller, turn, job, first_page FROM shards
     WHERE state = 'queued' AND ready = 1 AND not_before <= :now AND (
         avoid_slot IS NULL OR avoid_slot <> :slot OR not_before + :patience <= :now
         OR NOT EXISTS (SELECT 1 FROM workers WHERE slot <> :slot AND state IN ('ready', 'busy'))
-    ) AND seconds < :longest AND short >= :shortness
+    ) AND seconds < :longest AND short >= :shortness AND (
+        refused IS NULL
+        OR (SELECT engines FROM workers WHERE slot = :slot) NOT IN (SELECT value FROM json_each(shards.refused))
+        OR NOT EXISTS (
+            SELECT 1 FROM workers
+            WHERE (
+                workers.state IN ('ready', 'busy', 'resting') OR (shards.stage <> 'whole' AND (
+                    workers.state IN ('starting', 'loading', 'recycling')
+                    OR (workers.state = 'gone' AND workers.heartbeat_at > :now - :respite)
+                ))
+            ) AND workers.engines NOT IN (SELECT value FROM json_each(shards.refused))
+        )
+    )
 )
 UPDATE shards
 SET state = 'running', attempt = attempt + 1, pages_done = 0, owner_pid = :pid, owner_started = :started,
@@ -47,6 +60,10 @@ SELECT 1 FROM own, shards INDEXED BY shards_short
     JOIN jobs ON jobs.number = shards.job JOIN callers ON callers.id = shards.caller
 WHERE shards.state = 'queued' AND shards.ready = 1 AND shards.short = 1
     AND shards.not_before <= :now AND (shards.avoid_slot IS NULL OR shards.avoid_slot <> own.slot)
+    AND NOT EXISTS (
+        SELECT 1 FROM workers
+        WHERE workers.slot = own.slot AND workers.engines IN (SELECT value FROM json_each(shards.refused))
+    )
     AND shards.job <> own.job AND jobs.wanted <= :most
     AND (shards.lane = 'interactive' OR own.lane = 'batch')
     AND (shards.lane <> own.lane OR shards.caller = own.caller OR callers.turn <= own.turn)
@@ -125,14 +142,39 @@ WHERE id = :shard
 -- name: unstart_job
 UPDATE jobs SET state = 'queued', started_at = NULL WHERE number = :job AND state = 'running' AND pages_done = 0
 
+-- The result is made by the reader, whichever worker ends it: it counts as made by whoever cut the document.
 -- name: keep_decisions
-UPDATE jobs SET decisions = :decisions WHERE number = :job
+UPDATE jobs SET decisions = :decisions, reader = :reader, engines = iif(:reader IS NULL, NULL, (
+    SELECT nullif(engines, '') FROM workers WHERE pid = :pid AND started = :started
+))
+WHERE number = :job
+
+-- Another worker, with engines that have not refused the shard, serves. A document that was cut is work done, and may
+-- need the one who cut it: for that, one whose process is just being replaced counts as well.
+-- name: another_may_read
+SELECT 1 FROM shards, workers
+WHERE shards.id = :shard AND (
+    workers.state IN ('ready', 'busy', 'resting') OR (shards.stage <> 'whole' AND (
+        workers.state IN ('starting', 'loading', 'recycling')
+        OR (workers.state = 'gone' AND workers.heartbeat_at > :now - :respite)
+    ))
+)
+    AND workers.engines NOT IN (SELECT value FROM json_each(shards.refused))
+    AND workers.engines <> coalesce((SELECT own.engines FROM workers AS own WHERE own.slot = shards.worker_index), '')
+LIMIT 1
+
+-- name: refuse
+UPDATE shards SET refused = json_insert(
+    coalesce(refused, '[]'), '$[#]', coalesce((SELECT engines FROM workers WHERE slot = worker_index), '')
+)
+WHERE id = :shard
+RETURNING caller
 
 -- name: start_job
 UPDATE jobs SET state = 'running', started_at = :now WHERE number = :job AND state = 'queued'
 
 -- name: claimed_job
-SELECT id AS job_id, filename, suffix, size, sha256, pages, options, decisions,
+SELECT id AS job_id, filename, suffix, size, sha256, pages, options, decisions, reader,
     EXISTS (SELECT 1 FROM poison WHERE poison.sha256 = jobs.sha256 AND poison.until > :now) AS killed_workers
 FROM jobs WHERE number = :job
 

@@ -11,12 +11,15 @@ SELECT * FROM jobs
 WHERE reuse_key = :key AND state = 'completed' AND engines IN (SELECT value FROM json_each(:engines))
 ORDER BY number DESC LIMIT 1
 
--- A result that came since it was last looked for, else the job that is at it.
+-- A result that came since it was last looked for, else the job that is at it. One that was cut by a worker of before is
+-- not waited for, if any worker is known.
 -- name: follow
 UPDATE jobs SET reuse_key = :key, follows = (
     SELECT leader.number FROM jobs AS leader
     WHERE leader.reuse_key = :key AND leader.number <> :job AND (
-        (leader.finished_at IS NULL AND leader.follows IS NULL)
+        (leader.finished_at IS NULL AND leader.follows IS NULL AND (
+            leader.engines IS NULL OR :engines = '[]' OR leader.engines IN (SELECT value FROM json_each(:engines))
+        ))
         OR (leader.state = 'completed' AND leader.engines IN (SELECT value FROM json_each(:engines)))
     )
     ORDER BY leader.finished_at IS NULL, leader.number DESC LIMIT 1
