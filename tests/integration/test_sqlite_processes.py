@@ -172,6 +172,7 @@ def _stop_in_mid_claim(pipe: Connection, path: Path) -> None:
             "slot": 0,
             "now": 1.0,
             "patience": 2,
+            "respite": 30,
             "batch_after": 4,
             "longest": 9,
             "shortness": 0,
