@@ -17,9 +17,19 @@ class Scene:
         self.now, self.wall = 50.0, 1000.0
         self.attention = Attention(8.0, clock=lambda: self.now, wall=lambda: self.wall)
         self.shard = Shard(
-            id=1, job_id="x", sha256="", stage=Stage.WHOLE, first_page=0, last_page=0,
-            state=ShardState.RUNNING, attempt=1, owner=OWNER, claimed_at=1000.0, heartbeat_at=1000.0, deadline_at=1030.0,
-        )  # fmt: skip
+            id=1,
+            job_id="x",
+            sha256="",
+            stage=Stage.WHOLE,
+            first_page=0,
+            last_page=0,
+            state=ShardState.RUNNING,
+            attempt=1,
+            owner=OWNER,
+            claimed_at=1000.0,
+            heartbeat_at=1000.0,
+            deadline_at=1030.0,
+        )
         self.look()
 
     def look(self) -> None:
