@@ -33,8 +33,11 @@ demo: setup                        ## parse three small documents and show what 
 serve: setup                       ## the server, on http://127.0.0.1:8000
 	@$(BIN)/python server.py
 
+# Tests of real processes may lose a race on a machine that is busy with two others: what failed is run once more, alone,
+# and fails the suite if it fails again. Both runs tell what they saw. (1: all ran, and some failed.)
 test: setup-dev                    ## the whole suite
-	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --max-worker-restart 2
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --max-worker-restart 2; status=$$?; \
+	[ $$status -eq 1 ] || exit $$status; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 chaos: setup-dev                   ## the storm of SIGKILLs in full: 100 kills, 60 documents and more
 	@DOCFLEET_STORM=full $(BIN)/python -m pytest tests/e2e/test_chaos.py -s
