@@ -26,6 +26,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -169,7 +170,7 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=16, help="digital documents a round")
     parser.add_argument("--scans", type=int, default=7, help="made scans a round")
     args = parser.parse_args()
-    environment = {"OMP_NUM_THREADS": str(args.threads)} if args.threads else {}
+    environment: dict[str, Any] = {"OMP_NUM_THREADS": str(args.threads)} if args.threads else {}
     cores = detect().cpu.cores
     failed = 0
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:

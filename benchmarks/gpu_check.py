@@ -136,7 +136,7 @@ def _workers(evidence: Evidence, serving: Serving, card: Accelerator, number: in
         return
     evidence.judge("each computes on the card", True, ", ".join(sorted(how)))
     # The same numbers that the driver knows them by, unless this is a container.
-    (reading,) = cuda.readings(cuda.start(10).reply().output, [card]) or [None]
+    reading = next(iter(cuda.readings(cuda.start(10).reply().output, [card])), None)
     holders = {pid for pid, _ in (reading.holders or ())} if reading else set()
     if not holders & set(pids):
         evidence.lacks(

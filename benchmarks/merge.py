@@ -94,7 +94,7 @@ def write_scan(part: Path, pages: range) -> None:
             size = 18.0 if number == 0 else 10.0
             box = (60.0, top, 535.0, top + 12)
             lines.append(LineRecord(text=text, confidence=0.98, box=box, size=size))
-        pictures = ()
+        pictures: tuple[PictureRecord, ...] = ()
         if page % 3 == 0:
             pictures = (PictureRecord(box=(100, 740, 400, 830), file=writer.picture(page, 0, photograph(page))),)
         writer.page(
@@ -136,7 +136,7 @@ def finish(kind: str, pages: int, folder: Path) -> dict[str, float]:
     from docfleet.engine.embedded import EmbeddedEngine
     from docfleet.engine.mineru import MinerUEngine
     from docfleet.options import Format, Method, ParseOptions, Tier
-    from docfleet.worker.memory import give_back, settle
+    from docfleet.process.memory import give_back, settle
 
     embedded, mineru = loaded(EmbeddedEngine()), loaded(MinerUEngine())
     engine = embedded if kind == "scan" else mineru

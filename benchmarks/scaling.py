@@ -19,8 +19,6 @@ import requests
 from tests.scans import make_scan
 from tests.serving import FAULTY, Serving, blank_pdf, running, wait_ready
 
-_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-
 
 def timed(serving: Serving, content: bytes, name: str) -> tuple[float, dict[str, object]]:
     """Return the seconds from the first byte sent to the last received, and the answer."""
@@ -44,7 +42,7 @@ def sleeping(workers: int, pages: int, seconds: float, folder: Path) -> tuple[fl
 def scanned(workers: int, content: bytes, folder: Path) -> tuple[float, bytes, int]:
     """Return the time for the scan, its Markdown and the number of its shards."""
     options = ("--workers", str(workers), "--log-level", "warning")
-    with running(folder / f"scan-{workers}", *options, **_ONE_THREAD) as serving:
+    with running(folder / f"scan-{workers}", *options, OMP_NUM_THREADS="1") as serving:
         wait_ready(serving, workers)
         taken, body = timed(serving, content, "scan.pdf")
         made = Path(str(body["output_dir"])) / "document.md"

@@ -19,8 +19,14 @@ from docfleet.errors import DocfleetError, InternalError, NotFound, from_record
 from docfleet.records import JobState
 from docfleet.store.interface import Jobs
 
-#: Seconds between two change checks while somebody waits. Half of it is the delay this adds on average.
+#: Seconds between two change checks while somebody has just begun to wait. Half of it is the delay this adds on average.
 PERIOD = 0.01
+
+#: And at most, when all have waited for long: a hundred checks a second would take a core's fortieth from the workers.
+LONGEST_PERIOD = 0.05
+
+#: The part of the time waited so far that a check may come late.
+_PATIENCE = 0.01
 
 #: Seconds after which states are read even if the change check said nothing: a missed change must not hang a caller.
 RECHECK = 1.0
@@ -44,6 +50,8 @@ class JobWatch:
         self._task: asyncio.Task[None] | None = None
         self._released = False
         self._next_recheck = -math.inf
+        #: When the newest waiter came, by the loop's clock.
+        self._newest = -math.inf
         # A thread of its own: uploads that fill the shared ones must not keep finished work from being told.
         self._limiter = CapacityLimiter(1)
 
@@ -66,6 +74,7 @@ class JobWatch:
         future: asyncio.Future[JobState | None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, set()).add(future)
         self._fresh.add(job_id)
+        self._newest = asyncio.get_running_loop().time()
         self._ensure_running()
         try:
             await asyncio.wait({future}, timeout=0 if self._released else seconds)
@@ -114,10 +123,14 @@ class JobWatch:
                     logger.warning("waiting for jobs: {}", exc.message)
                     self._next_recheck = -math.inf
                     await asyncio.sleep(self._recheck)
-                await asyncio.sleep(self._period)
+                await asyncio.sleep(self._pause())
         except Exception as exc:
             logger.opt(exception=exc).error("waiting for jobs failed: the store cannot be read")
             self._fail(exc)
+
+    def _pause(self) -> float:
+        waited = asyncio.get_running_loop().time() - self._newest
+        return max(self._period, min(LONGEST_PERIOD, waited * _PATIENCE))
 
     async def _step(self) -> None:
         loop = asyncio.get_running_loop()

@@ -117,6 +117,13 @@ async def test_while_nothing_changes_no_states_are_read() -> None:
     waiter.cancel()
 
 
+async def test_checks_become_rarer_the_longer_all_have_waited() -> None:
+    board = Board(a=JobState.RUNNING)
+    await watch_of(board).wait("a", 1)
+    # A hundred in the first tenth of a second, then one each hundredth of the time waited; a steady watch makes 900.
+    assert board.checks < 500
+
+
 async def test_nothing_is_checked_while_nobody_waits() -> None:
     board = Board(a=JobState.COMPLETED)
     watch = watch_of(board)
