@@ -19,7 +19,7 @@ from docfleet.errors import DocfleetError, InternalError, NotFound, from_record
 from docfleet.records import JobState
 from docfleet.store.interface import Jobs
 
-#: Seconds between two change checks while somebody has just begun to wait. Half of it is the delay this adds on average.
+#: Seconds between two change checks while somebody has just begun to wait. On average half of it is added as delay.
 PERIOD = 0.01
 
 #: And at most, when all have waited for long: a hundred checks a second would take a core's fortieth from the workers.

@@ -63,6 +63,10 @@ class Room:
         return [*self.folder.incoming.iterdir(), *self.folder.jobs.iterdir()]
 
 
+def held(*arguments: object) -> None:
+    raise Busy("The store is held.")
+
+
 @pytest_asyncio.fixture
 async def room(tmp_path: Path) -> AsyncIterator[Room]:
     folder = DataFolder(tmp_path / "data")
@@ -106,9 +110,6 @@ async def test_what_is_refused_because_the_log_did_not_reach_the_disk_is_not_ent
 async def test_a_row_that_cannot_be_removed_keeps_its_document_and_its_key_leads_to_it(
     room: Room, failing_log: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def held(job_id: str) -> None:
-        raise Busy("The store is held.")
-
     monkeypatch.setattr(room.store, "remove", held)
     failing_log[0] = 1
     with pytest.raises(StorageUnavailable):
@@ -157,9 +158,6 @@ async def test_a_stored_result_whose_row_did_not_reach_the_disk_is_not_entered_o
     assert len(room.files()) == 2
     assert not room.store.knows_key("key")
 
-    def held(job_id: str) -> None:
-        raise Busy("The store is held.")
-
     monkeypatch.setattr(room.store, "remove", held)
     failing_log[0] = 1
     with pytest.raises(StorageUnavailable):
@@ -175,9 +173,6 @@ async def test_a_store_that_is_held_leaves_nothing_of_a_stored_result(
 ) -> None:
     await room.accept(PDF, Terms())
     first = room.deliver()
-
-    def held(*arguments: object) -> None:
-        raise Busy("The store is held.")
 
     monkeypatch.setattr(room.store, "serve", held)
     with pytest.raises(Busy):
