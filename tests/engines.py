@@ -3,6 +3,7 @@
 `sleep-0.5-x.pdf` sleeps half a second a page; `die-once`, `die-always` SIGKILL the worker in mid-page; `raise`, `exit`
 and `hang` do what they say; `leak-50` keeps 50 MB for ever; `children` starts a render child that outlives the page,
 as MinerU's pools do.
+`finish-3-hang`, `finish-3-die`, `finish-3-raise` do it in the document stage while page 3 (from 0) is in the document.
 `page-3-hang`, `page-3-die`, `page-3-raise`, `page-3-garbage`, `page-3-eat` do it on page 3 (from 0) alone, whoever
 reads it; `cut` lets the document be cut at any page, `cut4` at every fourth; `long` without it says how long it takes.
 `oom-above-0.25-x.pdf` runs out of memory while it may take more than a quarter of its share; each try is a line of
@@ -95,8 +96,8 @@ class FaultyEngine:
             log.write(f"{page}\n")
         return "garbage" if line == "garbage" else (page, line)
 
-    def _read(self, request: ParseRequest, page: int) -> bool:
-        found = re.search(r"page-(\d+)-(hang|die|raise|garbage|eat)", request.filename)
+    def _read(self, request: ParseRequest, page: int, step: str = "page") -> bool:
+        found = re.search(step + r"-(\d+)-(hang|die|raise|garbage|eat)", request.filename)
         if found is None or int(found[1]) != page:
             return True
         if found[2] == "hang":
@@ -126,7 +127,7 @@ class FaultyEngine:
                 log.write(f"{request.memory_share:g}\n")
             if request.memory_share > float(found[1]):
                 raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free")
-        if "page-" in name:
+        if "page-" in name or "finish-" in name:
             return
         if "raise" in name:
             raise RuntimeError("a fault on purpose")
@@ -140,7 +141,10 @@ class FaultyEngine:
     ) -> ParseReport:
         if {(part / "engine").read_text() for part in parts} != {self.name}:
             raise ValueError("only the engine that wrote a part reads it")
-        lines = [line for part in parts for _, line in _lines(part)]
+        kept = [(page, line) for part in parts for page, line in _lines(part) if page not in request.skipped]
+        for page, _ in kept:
+            self._read(request, page, "finish")
+        lines = [line for _, line in kept]
         # The document stage depends on every page; the processes are named so that tests see who did the work.
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
         readers = " ".join(sorted({(part / "worker").read_text() for part in parts}))

@@ -187,6 +187,9 @@ class Engine(Protocol):
     ) -> ParseReport:
         """Document stage: make the result files of the whole range in the new folder `output`.
 
+        A page of `request.skipped` may be in `parts` all the same, where it was given up after they were made. It is to
+        be left out as any other that was given up.
+
         Raises:
             DocfleetError: with the status and remedy that the caller shall see.
         """

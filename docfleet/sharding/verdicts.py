@@ -17,7 +17,7 @@ class Verdict(StrEnum):
     BISECT = "bisect"
     #: The bad page is found; the document is delivered without it.
     QUARANTINE = "quarantine"
-    #: The document cannot be cut: halves are tried only to find the page, then the whole once more without it.
+    #: What takes all pages at once failed: halves are tried only to find the page, then all once more without it.
     PROBE = "probe"
     #: The job ends with the error.
     FAIL = "fail"
@@ -48,7 +48,7 @@ class Failure:
     #: Number of the attempt, from 1, without those that were nobody's doing, and those before the pages were probed.
     attempt: int
     max_attempts: int
-    #: Whether the shard is half of one that failed; of a whole document: whether its pages were probed already.
+    #: Whether the shard is half of one that failed; of what takes all pages: whether they were probed already.
     halved: bool
     fault: Fault
 
@@ -68,7 +68,7 @@ def after(failure: Failure) -> Verdict:
         if several and (hasty or failure.attempt >= failure.max_attempts):
             return Verdict.BISECT
         return Verdict.RETRY if failure.attempt < failure.max_attempts else Verdict.QUARANTINE
-    if failure.stage is Stage.WHOLE and several and not failure.halved:
+    if several and not failure.halved:
         if by_engine or failure.attempt >= failure.max_attempts:
             return Verdict.PROBE
         return Verdict.RETRY

@@ -107,9 +107,7 @@ class Care:
         if (fault := self._not_of_the_document(error, claim.attempt)) is not None:
             verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay, fault=fault)
             return verdict is Verdict.FAIL
-        one_piece = claim.stage is Stage.DOCUMENT or (
-            claim.stage is Stage.WHOLE and (claim.first_page == claim.last_page or bool(claim.failed_pages))
-        )
+        one_piece = claim.stage is Stage.WHOLE and (claim.first_page == claim.last_page or bool(claim.failed_pages))
         if one_piece or not isinstance(error, ParseFailed):
             return self._claims.fail(claim, told)
         verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay)

@@ -91,6 +91,20 @@ def test_a_bad_page_is_left_out_and_every_other_delivered(tmp_path: Path, fault:
         nothing_else_stays(body)
 
 
+@pytest.mark.parametrize(("fault", "cause"), [("hang", "took longer"), ("die", "died"), ("raise", "cannot be read")])
+def test_a_page_that_only_the_document_stage_stumbles_over_is_left_out(tmp_path: Path, fault: str, cause: str) -> None:
+    with running(tmp_path / "data", *HASTY) as serving:
+        wait_ready(serving, workers=2)
+        body = answered(serving.predict(blank_pdf(8), f"cut-shelf-finish-5-{fault}.pdf", 120))
+        assert body["status"] == "partial"
+        assert [failed["page"] for failed in body["failed_pages"]] == [5]
+        assert cause in body["failed_pages"][0]["cause"]
+        assert lines_of(body["markdown"])[:-1] == [f"page {page}" for page in range(8) if page != 5]
+        # Finished pages lie on the shelf: those who look for the bad one read none of them again.
+        assert sorted((serving.data / "pages.log").read_text().split()) == [str(page) for page in range(8)]
+        nothing_else_stays(body)
+
+
 def test_a_page_that_eats_memory_is_left_out(tmp_path: Path) -> None:
     with running(tmp_path / "data", *TWO, "--max-attempts", "2", "--worker-memory-mb", "1000") as serving:
         body = answered(serving.predict(blank_pdf(6), "cut-page-2-eat.pdf", 120))

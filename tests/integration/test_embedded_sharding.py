@@ -36,7 +36,11 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(
-    engine: EmbeddedEngine, request: ParseRequest, ranges: Sequence[tuple[int, int]], work: Path
+    engine: EmbeddedEngine,
+    request: ParseRequest,
+    ranges: Sequence[tuple[int, int]],
+    work: Path,
+    given_up: tuple[FailedPage, ...] = (),
 ) -> tuple[ParseReport, dict[str, bytes]]:
     parts = []
     for first, last in ranges:
@@ -48,7 +52,8 @@ def read(
         parts.append(part)
     output = work / "output"
     output.mkdir()
-    return engine.finish(request, Tier.FLASH, parts, output, lambda _: None), files_of(output)
+    told = replace(request, failed_pages=request.failed_pages or given_up)
+    return engine.finish(told, Tier.FLASH, parts, output, lambda _: None), files_of(output)
 
 
 class Stop(Exception):
@@ -116,13 +121,16 @@ def test_a_page_given_up_is_missing_and_named_and_the_others_are_there(
     lost = FailedPage(page=page, cause="it killed its worker")
     request = replace(request_for(mixed, pages=PAGES), failed_pages=(lost,))
     ranges = [(first, last) for first, last in itertools.pairwise(range(-1, PAGES)) if last != page]
-    report, files = read(engine, request, [(last, last) for _, last in ranges], tmp_path)
+    report, files = read(engine, request, [(last, last) for _, last in ranges], tmp_path / "before")
     assert report.failed_pages == (lost,)
     assert report.pages == PAGES - 1
     text = files["document.md"].decode()
     assert [number for number in range(PAGES) if f"Marker{number:03d}" in text] == [
         number for number in range(PAGES) if number != page
     ]
+    # What only the document stage stumbled over is in a part, and left out all the same.
+    _, late = read(engine, replace(request, failed_pages=()), [(0, PAGES - 1)], tmp_path / "after", (lost,))
+    assert late == files
 
 
 def test_a_part_that_lacks_a_page_is_found_out_before_it_is_delivered(

@@ -150,14 +150,16 @@ def test_a_lost_or_doubled_shard_is_an_error_and_never_a_shorter_document(parts:
         (parts[0].parent / "output").rmdir()
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["before it was read", "after it was read"])
 def test_a_page_given_up_is_left_out_of_its_shard_and_the_others_keep_their_numbers(
-    parts: list[Path], tmp_path: Path
+    late: bool, parts: list[Path], tmp_path: Path
 ) -> None:
     lost = FailedPage(page=2, cause="it killed its worker")
-    (file,) = parts[1].iterdir()
-    file.unlink()
-    request = request_for(tmp_path / "report.pdf", pages=PAGES, first=3, last=3, options=FAST)
-    loaded_engine().read_pages(replace(request, decisions=CUT), Tier.FLASH, parts[1], lambda _: None)
+    if not late:
+        (file,) = parts[1].iterdir()
+        file.unlink()
+        request = request_for(tmp_path / "report.pdf", pages=PAGES, first=3, last=3, options=FAST)
+        loaded_engine().read_pages(replace(request, decisions=CUT), Tier.FLASH, parts[1], lambda _: None)
     files, _, pages = finished(parts, (lost,))
     assert pages == PAGES - 1
     markdown = files["document.md"].decode()

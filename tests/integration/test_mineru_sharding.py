@@ -192,14 +192,17 @@ def test_a_shard_asks_nobody_once_the_method_is_decided(report_pdf: Path) -> Non
     assert page_method(decided, b"never looked at") == "ocr"
 
 
-def test_windows_with_a_page_given_up_gather_without_it(report_pdf: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["before it was read", "after it was read"])
+def test_windows_with_a_page_given_up_gather_without_it(late: bool, report_pdf: Path, tmp_path: Path) -> None:
     lost = tuple(FailedPage(page=page, cause="x") for page in (1, 4, 5))
     request = replace(shard(report_pdf, 0, PAGES - 1), failed_pages=lost)
-    assert read_part(request, tmp_path / "part") == [WINDOW] * 3
+    assert read_part(replace(request, failed_pages=() if late else lost), tmp_path / "part") == [WINDOW] * 3
     gathered = gather(request, [tmp_path / "part"])
     assert gathered is not None
     assert gathered.broken == (1, 4, 5)
     assert gathered.model.page_index_map == [0, 2, 3]
+    assert len(gathered.model.pages) == 3
+    assert [page["page_idx"] for page in gathered.model.extensions["docvortex_layout"]["pages"]] == [0, 2, 3]
 
 
 def test_an_unusable_part_is_found_out_before_it_is_delivered(report_pdf: Path, tmp_path: Path) -> None:

@@ -809,6 +809,27 @@ def test_the_bad_page_of_a_whole_document_is_probed_and_the_whole_read_without_i
     assert job_of(store, job).state is JobState.PARTIAL
 
 
+def test_a_page_that_kills_the_document_stage_is_probed_and_left_out_of_pages_that_were_read(store: Store) -> None:
+    job = accept_cut(store, (0, 3), (4, 7))
+    stages = []
+    for _ in range(40):
+        claim = must_claim(store)
+        stages.append(claim.stage)
+        found = 6 in {page.page for page in claim.failed_pages}
+        if claim.stage is not Stage.PAGES and claim.first_page <= 6 <= claim.last_page and not found:
+            (lease,) = store.leases()
+            assert store.give_back(lease, cause=LOST, max_attempts=1)
+            continue
+        if claim.stage is Stage.DOCUMENT:
+            break
+        assert store.complete(claim, output=f"part-{claim.first_page}", report={})
+    assert stages.count(Stage.PAGES) == 2, "what was read stays read"
+    assert (claim.parts, [page.page for page in claim.failed_pages]) == (("part-0", "part-4"), [6])
+    assert job_of(store, job).pages_done == 8
+    assert store.complete(claim, output="r", report=report(8, 6))
+    assert job_of(store, job).state is JobState.PARTIAL
+
+
 @pytest.mark.parametrize("deaths", [2, 3])
 def test_after_its_pages_were_probed_the_whole_has_all_attempts_again(store: Store, deaths: int) -> None:
     job = accept(store, pages=2)

@@ -62,7 +62,7 @@ class ModelJob:
         return [shard for shard in self.shards if shard.state is ShardState.QUEUED and (shard.part or parts_ended)]
 
     def given_up(self) -> list[int]:
-        return [shard.first for shard in self.shards if shard.part and shard.state is ShardState.FAILED]
+        return sorted({shard.first for shard in self.shards if shard.part and shard.state is ShardState.FAILED})
 
     def advance(self) -> None:
         done = sum(shard.pages_done for shard in self.shards if shard.stage in (Stage.PAGES, Stage.WHOLE))
@@ -333,7 +333,7 @@ class StoreMachine(RuleBasedStateMachine):
                 job.fail()
                 self.model.counts.failed += 1
             return
-        elif shard.stage is Stage.WHOLE and shard.pages > 1 and not shard.halved and (last or by_engine):
+        elif not shard.part and shard.pages > 1 and not shard.halved and (last or by_engine):
             shard.state, shard.owner, shard.pages_done, shard.halved = again, None, 0, True
             shard.uncounted = shard.attempt
             self._halve(job_id, shard, Stage.PROBE)

@@ -123,7 +123,11 @@ def failure(stage: Stage, pages: int, attempt: int, *, halved: bool = False, by:
         (failure(Stage.WHOLE, 1, 2), Verdict.RETRY),
         (failure(Stage.WHOLE, 1, 3), Verdict.FAIL),
         (failure(Stage.DOCUMENT, 8, 2), Verdict.RETRY),
-        (failure(Stage.DOCUMENT, 8, 3), Verdict.FAIL),
+        (failure(Stage.DOCUMENT, 8, 3), Verdict.PROBE),
+        (failure(Stage.DOCUMENT, 8, 1, by=Fault.ENGINE), Verdict.PROBE),
+        (failure(Stage.DOCUMENT, 8, 2, halved=True), Verdict.RETRY),
+        (failure(Stage.DOCUMENT, 8, 3, halved=True), Verdict.FAIL),
+        (failure(Stage.DOCUMENT, 1, 3), Verdict.FAIL),
     ],
 )
 def test_a_failed_shard_meets_its_verdict(failed: Failure, verdict: Verdict) -> None:

@@ -113,12 +113,13 @@ class GatheredPage:
 
 
 def gather(parts: Sequence[Path], first: int, last: int, given_up: Sequence[FailedPage] = ()) -> list[GatheredPage]:
-    """Read all parts and return their pages in order, those given up among them as failed.
+    """Read all parts and return their pages in order, those given up as failed, whether a part holds them or not.
 
     Raises:
         InternalError: a page of first..last is in no part, or in two.
     """
-    pages = [GatheredPage(record, part) for part in parts for record in _records(part)]
+    left_out = {failed.page for failed in given_up}
+    pages = [GatheredPage(record, part) for part in parts for record in _records(part) if record.page not in left_out]
     pages += [
         GatheredPage(PageRecord(page=failed.page, state=PageState.FAILED, cause=failed.cause), Path())
         for failed in given_up

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -139,7 +140,7 @@ def gather(
     """Join the page files of all parts into one document, or return None if there are none.
 
     Args:
-        request: the document; pages given up count as broken.
+        request: the document; pages given up count as broken, whether a part holds them or not.
         parts: in any order.
         pages_wanted: the range that the parts shall hold; by default all that the caller wants.
 
@@ -157,9 +158,10 @@ def gather(
         held = json.loads(path.read_bytes())
         last = ModelJson.from_dict(held["model"])
         broken += held["broken"]
-        pages += last.pages
-        numbers += last.resolved_page_indices
-        geometry += _geometry(last)
+        kept = [page not in request.skipped for page in last.resolved_page_indices]
+        pages += compress(last.pages, kept)
+        numbers += compress(last.resolved_page_indices, kept)
+        geometry += [page for page in _geometry(last) if page["page_idx"] not in request.skipped]
     if last is None:
         return None
     first_wanted, last_wanted = pages_wanted or wanted_range(request)

@@ -86,7 +86,7 @@ def write_shard(request: ParseRequest, part: Path, progress: Progress) -> None:
     teller = _Teller(progress)
     try:
         with translated():
-            made = _prepared(request, pages, teller).only(first, last)
+            made = _prepared(request, pages, teller).only(range(first, last + 1))
             (part / f"flash-{first:06d}-{last:06d}.pickle").write_bytes(made.to_bytes())
     except Exception:
         if teller.stopped is None:
@@ -157,7 +157,7 @@ def read_shards(request: ParseRequest, parts: Sequence[Path]) -> tuple[ParsedDoc
         if len(usable) < len(files):
             logger.warning("the parts of {} were made by another version; it is read anew as a whole", request.filename)
             return None
-        pages = joined(usable)
+        pages = joined(usable).only(set(_wanted(request)) - request.skipped)
         return _document(request, pages), len(files)
 
 
@@ -166,23 +166,27 @@ def _check_whole(request: ParseRequest, names: Sequence[str]) -> None:
     for name in names:
         first, last = (int(number) for number in name.split("-")[1:])
         covered += range(first, last + 1)
-    begin, end = wanted_range(request)
-    missing = set(range(begin, end + 1)) - request.skipped - set(covered)
+    missing = set(_wanted(request)) - request.skipped - set(covered)
     if missing or len(covered) != len(set(covered)):
         raise InternalError("The parts of this document do not hold each of its pages once; send it again.")
+
+
+def _wanted(request: ParseRequest) -> range:
+    first, last = wanted_range(request)
+    return range(first, last + 1)
 
 
 def _document(request: ParseRequest, pages: PreparedPages) -> ParsedDocument:
     from mineru.backend.postprocess.document import model_json_to_middle_json
     from mineru.config import config
 
-    first, last = wanted_range(request)
-    wanted = range(first, last + 1)
+    wanted = _wanted(request)
     lost = set(wanted) - set(pages.numbers)
     if len(lost) == len(wanted):
         raise BrokenDocument("No page of the document can be read.")
     data = request.source.read_bytes()
-    cut = without_pages(data, (first, last), frozenset(lost)) if lost else pdf_range(data, (first, last))
+    ends = (wanted[0], wanted[-1])
+    cut = without_pages(data, ends, frozenset(lost)) if lost else pdf_range(data, ends)
     held = cut.numbers or list(range(request.pages))
     if list(pages.numbers) != held:
         raise InternalError("The parts of this document do not hold each of its pages once; send it again.")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -44,9 +44,9 @@ class PreparedPages:
     #: Width and height in points.
     sizes: list[tuple[float, float]]
 
-    def only(self, first: int, last: int) -> PreparedPages:
-        """Return the pages first..last of the document."""
-        kept = [index for index, number in enumerate(self.numbers) if first <= number <= last]
+    def only(self, pages: Container[int]) -> PreparedPages:
+        """Return those of `pages`, numbers in the document."""
+        kept = [index for index, number in enumerate(self.numbers) if number in pages]
         lists = (self.prepared, self.styles, self.links, self.spacing, self.sizes)
         return PreparedPages(
             tuple(self.numbers[index] for index in kept), *([of[index] for index in kept] for of in lists)

@@ -184,7 +184,7 @@ SELECT output FROM shards WHERE job = :job AND stage = 'pages' AND state = 'done
 -- name: pages_given_up
 SELECT first_page, error FROM shards
 WHERE job = :job AND stage IN ('pages', 'probe') AND state = 'failed' AND first_page BETWEEN :first AND :last
-ORDER BY first_page
+GROUP BY first_page ORDER BY first_page
 
 -- name: beat
 UPDATE shards
