@@ -154,6 +154,26 @@ def test_the_speeds_of_the_devices_are_together_that_of_the_server_and_end_with_
     assert on(store, "cuda:0").pages_done == 50
 
 
+def test_a_piece_that_took_a_minute_was_read_in_all_of_it_and_not_in_the_second_of_its_end(
+    store: SqliteStore, clock: Clock
+) -> None:
+    for _ in range(3):
+        accept(store, pages=20)
+    for _ in range(3):
+        claim = must_claim(store)
+        for seconds in range(1, 121):
+            clock.now += 1
+            # A page each six seconds, told of twice a second.
+            assert store.beat(claim, seconds // 6)
+            if seconds >= 30:
+                assert store.backlog().pages_per_second == pytest.approx(1 / 6, rel=0.2)
+        assert store.complete(claim, output="a", report=report(20))
+        assert store.backlog().pages_per_second == pytest.approx(1 / 6, rel=0.1)
+        assert store.totals().pages_per_second == pytest.approx(1 / 6, rel=0.1)
+    clock.now += 120
+    assert store.backlog().pages_per_second == 0
+
+
 def test_pages_under_way_count_as_progress_and_the_sum_of_pages_stays_what_it_is(store: SqliteStore) -> None:
     accept(store, pages=5)
     seen = []

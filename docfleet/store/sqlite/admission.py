@@ -17,8 +17,8 @@ from docfleet.store.sqlite.plans import enter_caller, enter_shards
 from docfleet.store.sqlite.poison import enter_last
 from docfleet.store.sqlite.reuse import follow
 from docfleet.store.sqlite.rows import text
+from docfleet.store.sqlite.speed import recent_speeds
 from docfleet.store.sqlite.statements import sql
-from docfleet.store.sqlite.tallies import SPEED_WINDOW, recent_speed
 
 
 class SqliteAdmission(Database):
@@ -97,11 +97,10 @@ class SqliteAdmission(Database):
 
 
 def _backlog(connection: sqlite3.Connection, now: float) -> Backlog:
-    second = int(now)
-    row = first(connection, "backlog", since=second - SPEED_WINDOW, now=second)
+    row = first(connection, "backlog")
     assert row is not None, "the schema puts it there"
-    speed = recent_speed(row["recent_pages"], row["recent_since"], second)
-    return Backlog(jobs=row["jobs"], pages=row["pages"], pages_per_second=speed)
+    speeds = recent_speeds(connection, int(now))
+    return Backlog(jobs=row["jobs"], pages=row["pages"], pages_per_second=sum(speeds.values()))
 
 
 def _check_plan(shards: Sequence[ShardPlan]) -> None:

@@ -10,7 +10,8 @@ from docfleet.store.sqlite.admission import SqliteAdmission
 from docfleet.store.sqlite.cancelling import SqliteCancelling
 from docfleet.store.sqlite.listing import SqliteListing
 from docfleet.store.sqlite.rows import id_list, job_from, shard_from, worker_from
-from docfleet.store.sqlite.tallies import SPEED_WINDOW
+from docfleet.store.sqlite.speed import SPEED_WINDOW, recent_pages
+from docfleet.store.sqlite.statements import sql
 
 
 class SqliteJobs(SqliteAdmission, SqliteListing, SqliteCancelling):
@@ -33,9 +34,10 @@ class SqliteJobs(SqliteAdmission, SqliteListing, SqliteCancelling):
     def totals(self) -> Totals:
         """Return counts of everything so far and of the work at hand."""
         now = int(self._clock())
-        (row,) = self._rows("totals", since=now - SPEED_WINDOW, now=now)
-        values = dict(row)
-        return Totals(pages_per_second=values.pop("recent_pages") / SPEED_WINDOW, **values)
+        with self._reading() as connection:
+            row = connection.execute(sql("totals")).fetchone()
+            pages, _ = recent_pages(connection, now)
+        return Totals(pages_per_second=sum(pages.values()) / SPEED_WINDOW, **row)
 
     def workers(self) -> list[WorkerReport]:
         """Return the newest report of every slot, in order."""

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from docfleet.errors import code_of
 from docfleet.options import Tier
 from docfleet.store.sqlite.connection import Database
+from docfleet.store.sqlite.speed import recent_speeds, record_speed
 from docfleet.store.sqlite.statements import sql
 from docfleet.store.tallies import SHARD_SECONDS, DeviceTally, DurationTally, Event, Tallies
 
-#: Seconds over which speed is measured.
-SPEED_WINDOW = 60
 _TIERS = frozenset(tier.value for tier in Tier)
 _EVENTS = frozenset(event.value for event in Event)
 
@@ -31,7 +30,7 @@ class SqliteTallies(Database):
             shards = connection.execute(sql("shard_tallies")).fetchall()
             attempts = connection.execute(sql("attempt_tallies")).fetchall()
             events = connection.execute(sql("events")).fetchall()
-            speeds = connection.execute(sql("device_speeds"), {"since": now - SPEED_WINDOW, "now": now}).fetchall()
+            speeds = recent_speeds(connection, now)
         failures: Counter[str] = Counter()
         for row in attempts:
             failures[row["code"]] += row["attempts"]
@@ -45,7 +44,7 @@ class SqliteTallies(Database):
                 shards,
                 attempts,
                 under_way,
-                {row["device"]: recent_speed(row["pages"], row["recent_since"], now) for row in speeds},
+                speeds,
             ),
             durations=_durations(shards),
             failures=dict(failures),
@@ -87,7 +86,7 @@ def tally_shard(connection: sqlite3.Connection, done: Done, now: float) -> None:
     }
     connection.execute(sql("tally_shard"), values)
     if reads:
-        record_speed(connection, done.pages, now, done.slot)
+        record_speed(connection, done.pages, done.claimed_at, now, done.slot)
 
 
 def tally_attempt(connection: sqlite3.Connection, slot: int | None, error: str, pages: int) -> None:
@@ -106,24 +105,6 @@ def tally_attempt(connection: sqlite3.Connection, slot: int | None, error: str, 
 def count_event(connection: sqlite3.Connection, event: Event, kind: str) -> None:
     """Count an event."""
     connection.execute(sql("count_event"), {"name": event.value, "kind": kind, "increase": 1})
-
-
-def record_speed(connection: sqlite3.Connection, pages: int, now: float, slot: int | None) -> None:
-    """Count pages that were just finished; what is older than it can matter is forgotten."""
-    second = int(now)
-    connection.execute(sql("record_speed"), {"second": second, "pages": pages, "slot": slot})
-    connection.execute(sql("forget_speed"), {"before": second - 2 * SPEED_WINDOW})
-
-
-def recent_speed(pages: int, since: int | None, now: int) -> float:
-    """Return pages a second over the last minute, or the part of it in which there was work.
-
-    Args:
-        pages: finished in the last minute.
-        since: second of the first of them; None: there was none.
-        now: this second. A server that has just begun is not as slow as the minute's mean.
-    """
-    return pages / max(1, now - (since or now) + 1)
 
 
 def _devices(

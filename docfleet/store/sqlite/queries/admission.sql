@@ -1,10 +1,7 @@
 -- How much work is accepted and not done, and under which keys callers sent it.
 
 -- name: backlog
-SELECT jobs, pages,
-    (SELECT coalesce(sum(pages), 0) FROM throughput WHERE second > :since AND second <= :now) AS recent_pages,
-    (SELECT min(second) FROM throughput WHERE second > :since AND second <= :now) AS recent_since
-FROM backlog
+SELECT jobs, pages FROM backlog
 
 -- name: keyed
 SELECT 1 FROM request_keys WHERE key = :key AND expires_at > :now

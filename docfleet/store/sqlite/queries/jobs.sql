@@ -44,5 +44,4 @@ SELECT
     (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND state = 'queued') AS queued_jobs,
     (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND state = 'running') AS running_jobs,
     (SELECT coalesce(sum(last_page - first_page + 1), 0) FROM shards
-     WHERE state = 'queued' AND ready = 1 AND stage IN ('pages', 'whole')) AS queued_pages,
-    (SELECT coalesce(sum(pages), 0) FROM throughput WHERE second > :since AND second <= :now) AS recent_pages
+     WHERE state = 'queued' AND ready = 1 AND stage IN ('pages', 'whole')) AS queued_pages

@@ -27,19 +27,17 @@ SELECT * FROM attempt_tallies
 
 -- Pages read of pieces that are not delivered yet; there are no more of these than workers.
 -- name: pages_under_way
-SELECT coalesce(workers.device, '') AS device, sum(shards.pages_done) AS pages
+SELECT coalesce(workers.device, '') AS device, shards.pages_done AS pages, claimed_at
 FROM shards LEFT JOIN workers ON workers.slot = shards.worker_index
-WHERE shards.state = 'running' AND shards.stage IN ('pages', 'whole') GROUP BY 1
+WHERE shards.state = 'running' AND shards.stage IN ('pages', 'whole') AND shards.pages_done > 0
 
 -- name: events
 SELECT * FROM events
 
--- Pages of the last minute by device, and its first second in which any device finished one.
+-- Pages of the last minute by device, and the first second in which it read one.
 -- name: device_speeds
-SELECT device, sum(pages) AS pages, (
-    SELECT min(second) FROM throughput WHERE second > :since AND second <= :now
-) AS recent_since
-FROM throughput WHERE second > :since AND second <= :now GROUP BY device
+SELECT device, sum(pages) AS pages, min(second) AS recent_since
+FROM throughput WHERE second BETWEEN :since AND :now GROUP BY device
 
 -- Where a document is read in one piece, all of it fails with the last of its probes.
 -- name: pages_in_one_piece
