@@ -4,8 +4,8 @@
 
 It takes the options, environment and settings file that the server takes, and tells of the server that would run with
 them; nothing is started, opened or written. Ends with status 0 if the machine is fit, 1 if it works slowly (no
-accelerator, scarce memory), 2 if it is unfit or the server would refuse to start. From Python: `plan(detect())`. A
-running server tells the same at `GET /api/gpu-status`.
+accelerator, scarce memory), 2 if it is unfit, its disk is full or the server would refuse to start. From Python:
+`plan(detect())`. A running server tells the same at `GET /api/gpu-status`.
 """
 
 from __future__ import annotations
@@ -75,6 +75,25 @@ class Report:
     backends: tuple[Backend, ...] = ()
     #: Of the settings, one sentence each.
     warnings: tuple[str, ...] = ()
+    #: Bytes free for results, and those below which the server takes no document.
+    disk: int = 0
+    least_disk: int = 0
+
+    @property
+    def fitness(self) -> Fitness:
+        """How well the machine can do the work, its disk included."""
+        return Fitness.UNFIT if self.disk < self.least_disk else self.planned.fitness
+
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """What the user should know, one sentence each."""
+        full: tuple[str, ...] = ()
+        if self.disk < self.least_disk:
+            full = (
+                f"{self.disk / GIB:.1f} GiB are free for {self.data_dir}: below {self.least_disk / GIB:.1f} GiB every "
+                "document is refused (507). Make room, or set min_free_disk_mb.",
+            )
+        return (*self.foresight.decision.warnings, *self.warnings, *full)
 
     @property
     def planned(self) -> Plan:
@@ -108,6 +127,8 @@ def report(machine: Machine, resolved: Resolved, *, tier: str = "auto") -> Repor
         data_dir=folder.root,
         backends=backends_for(devices, machine.versions, os.environ),
         warnings=resolved.warnings(),
+        disk=free_disk(folder.root),
+        least_disk=settings.min_free_disk_mb * 2**20,
     )
 
 
@@ -124,9 +145,9 @@ def facts(told: Report) -> dict[str, Any]:
             "missing": missing_weights(told.source.models_dir, told.backends),
         },
         "vlm": _vlm(told.foresight),
-        "warnings": [*told.foresight.decision.warnings, *told.warnings],
-        "free_disk": {"folder": str(data_dir), "bytes": free_disk(data_dir)},
-        "exit_status": _STATUS[planned.fitness],
+        "warnings": list(told.all_warnings),
+        "free_disk": {"folder": str(data_dir), "bytes": told.disk},
+        "exit_status": _STATUS[told.fitness],
     }
 
 
@@ -155,7 +176,7 @@ def describe(told: Report) -> str:
             "Versions",
             "  " + ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
             "",
-            f"Verdict: {planned.fitness}",
+            f"Verdict: {told.fitness}",
         ]
     )
 
@@ -230,8 +251,7 @@ def _vlm(foresight: Foresight) -> dict[str, Any]:
 
 
 def _warned(told: Report) -> Iterator[str]:
-    said = [*told.foresight.decision.warnings, *told.warnings]
-    if said:
+    if said := told.all_warnings:
         yield ""
         yield "Warnings"
         yield from (f"  {warning}" for warning in said)
@@ -258,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(exc.message, file=sys.stderr)
         return _STATUS[Fitness.UNFIT]
     print(json.dumps(facts(told), indent=2) if options.json else describe(told))
-    return _STATUS[told.planned.fitness]
+    return _STATUS[told.fitness]
 
 
 if __name__ == "__main__":

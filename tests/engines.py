@@ -3,9 +3,10 @@
 `sleep-0.5-x.pdf` sleeps half a second a page; `die-once`, `die-always` SIGKILL the worker in mid-page; `raise`, `exit`
 and `hang` do what they say; `leak-50` keeps 50 MB for ever; `children` starts a render child that outlives the page,
 as MinerU's pools do.
-`finish-3-hang`, `finish-3-die`, `finish-3-raise` do it in the document stage while page 3 (from 0) is in the document.
-`page-3-hang`, `page-3-die`, `page-3-raise`, `page-3-garbage`, `page-3-eat` do it on page 3 (from 0) alone, whoever
-reads it; `cut` lets the document be cut at any page, `cut4` at every fourth; `long` without it says how long it takes.
+`page-3-hang`, `page-3-die`, `page-3-raise`, `page-3-slow`, `page-3-broken`, `page-3-garbage`, `page-3-eat` do it on
+page 3 (from 0) alone, whoever reads it, and `finish-3-hang` and so on in the document stage, while page 3 is in the
+document (`finish-any-raise`: while any is).
+`cut` lets the document be cut at any page, `cut4` at every fourth; `long` without it says how long it takes.
 `oom-above-0.25-x.pdf` runs out of memory while it may take more than a quarter of its share; each try is a line of
 `shares.log`.
 Finished pages of a `shelf` document go to its shelf; each page that is really read is a line of `pages.log`.
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from docfleet.engine.interface import EngineContext, NoShelf, ParseReport, ParseRequest, Progress
+from docfleet.errors import BrokenDocument, TooSlow
 from docfleet.options import ParseOptions, Tier
 from docfleet.sharding.cutting import Cuts
 
@@ -97,13 +99,17 @@ class FaultyEngine:
         return "garbage" if line == "garbage" else (page, line)
 
     def _read(self, request: ParseRequest, page: int, step: str = "page") -> bool:
-        found = re.search(step + r"-(\d+)-(hang|die|raise|garbage|eat)", request.filename)
-        if found is None or int(found[1]) != page:
+        found = re.search(step + r"-(\d+|any)-(hang|die|raise|slow|broken|garbage|eat)", request.filename)
+        if found is None or found[1] not in (str(page), "any"):
             return True
         if found[2] == "hang":
             time.sleep(600)
         if found[2] == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if found[2] == "slow":
+            raise TooSlow(f"page {page} takes too long to draw")
+        if found[2] == "broken":
+            raise BrokenDocument(f"page {page} cannot be opened")
         if found[2] == "raise":
             raise RuntimeError(f"page {page} cannot be read")
         hoard = []

@@ -20,6 +20,8 @@ class Limits:
 
     #: Cores' worth of time.
     cores: float | None = None
+    #: Seconds of processor time that were used so far of what `cores` limits.
+    used: float | None = None
     #: Bytes that may be used.
     memory: int | None = None
     #: Bytes still to be had before the limit, file cache not counted as used.
@@ -32,18 +34,20 @@ def read(root: Path = Path("/")) -> Limits:
     Args:
         root: where `proc` and `sys` lie; another than "/" only to read the files of another machine.
     """
-    cores: list[float] = []
+    cores: list[tuple[float, Path]] = []
     memory: list[int] = []
     available: list[int] = []
     for controller, folder in _groups(root):
         if controller in ("", "cpu"):
-            cores += _cores(folder)
+            cores += ((quota, folder) for quota in _cores(folder))
         if controller in ("", "memory"):
             for limit, left in _memory(folder):
                 memory.append(limit)
                 available.append(left)
+    narrowest, group = min(cores, default=(None, None))
     return Limits(
-        cores=min(cores, default=None),
+        cores=narrowest,
+        used=None if group is None else _used(group),
         memory=min(memory, default=None),
         memory_available=min(available, default=None),
     )
@@ -90,6 +94,14 @@ def _cores(folder: Path) -> Iterator[float]:
     quota, period = words
     if quota.isdecimal() and period.isdecimal() and int(quota) > 0 and int(period) > 0:
         yield int(quota) / int(period)
+
+
+def _used(folder: Path) -> float | None:
+    microseconds = next((line.split()[1] for line in _lines(folder / "cpu.stat") if line.startswith("usage_usec ")), "")
+    if microseconds.isdecimal():
+        return int(microseconds) / 1e6
+    nanoseconds = _number(folder / "cpuacct.usage")
+    return None if nanoseconds is None else nanoseconds / 1e9
 
 
 def _memory(folder: Path) -> Iterator[tuple[int, int]]:

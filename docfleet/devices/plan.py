@@ -61,7 +61,7 @@ def plan(
         if isinstance(number, int) and number < 1:
             raise ConfigurationError(f"{name} is {number}; it must be 1 or more, or left out for the default.")
     selection = select(machine, devices)
-    if require_accelerator and not any(selection.targets):
+    if require_accelerator and not any(_serves(target) for target in selection.targets):
         raise ConfigurationError(_refusal(machine, selection.unused, devices))
     carried = sizes.fill(
         machine,
@@ -74,11 +74,12 @@ def plan(
         overcommit=overcommit,
     )
     planned = _workers(machine, carried.places)
-    accelerated = any(place is not None for place in carried.places)
+    accelerated = any(_serves(place) for place in carried.places)
     scarce = _scarce_memory(machine, carried.places[0], wanted)
+    narrow = _device_memory_warnings(planned, carried, wanted)
     return Plan(
         workers=planned,
-        fitness=_fitness(machine, accelerated=accelerated, scarce=bool(scarce)),
+        fitness=_fitness(machine, accelerated=accelerated, scarce=bool(scarce or narrow or carried.overfull)),
         limits=tuple(carried.limits),
         warnings=(
             *machine.remarks,
@@ -87,11 +88,16 @@ def plan(
             *carried.warnings,
             *scarce,
             *unusable(machine.variables),
-            *_device_memory_warnings(planned, carried, wanted),
+            *narrow,
         ),
         performance_warning=None if accelerated else _performance_warning(machine, selection.unused),
         unused=selection.unused | carried.unused,
     )
+
+
+def _serves(place: Accelerator | None) -> bool:
+    """Whether a worker there has an accelerator: one on which nothing can compute may be named, and is none."""
+    return place is not None and not place.blocked
 
 
 def _tier(word: str) -> Tier:
@@ -197,6 +203,8 @@ def _refusal(machine: Machine, unused: dict[str, str], devices: str) -> str:
 
 
 def _reasons(machine: Machine, unused: dict[str, str]) -> str:
-    if unused:
-        return " ".join(f"{device}: {reason}." for device, reason in unused.items())
+    # One on which nothing can compute may have been named, and is not unused then.
+    why = {device.device: device.blocked for device in machine.accelerators if device.blocked} | unused
+    if why:
+        return " ".join(f"{device}: {reason}." for device, reason in why.items())
     return " ".join(f"{probe.kind}: {probe.reason}." for probe in machine.probes if probe.reason)

@@ -203,8 +203,8 @@ class Plan:
 
     @property
     def accelerated(self) -> bool:
-        """Whether at least one worker has an accelerator."""
-        return any(worker.device != Kind.CPU for worker in self.workers)
+        """Whether at least one worker has an accelerator that can be used."""
+        return self.performance_warning is None
 
     def slots(self) -> tuple[WorkerSlot, ...]:
         """Return one slot for each worker."""

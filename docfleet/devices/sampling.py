@@ -161,13 +161,34 @@ class HostProbe:
 
     failure = ""
 
+    def __init__(self, limits: Callable[[], cgroup.Limits] = cgroup.read) -> None:
+        """Make it; `limits` tells what the container allows."""
+        self._limits = limits
+        #: Moment and processor time used, of the last look.
+        self._before: tuple[float, float] | None = None
+
     def take(self) -> list[Reading]:
         """Return them; this is always new."""
-        memory = host.memory(cgroup.read())
-        load = psutil.cpu_percent(None)
+        limits = self._limits()
+        memory, load = host.memory(limits), self._load(limits)
         return [
             Reading(device=Kind.CPU.value, memory_total=memory.total, memory_free=memory.available, utilisation=load)
         ]
+
+    def _load(self, limits: cgroup.Limits) -> float:
+        """Return the percentage in use since the last look of the cores that this process may use."""
+        each = psutil.cpu_percent(None, percpu=True)
+        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(len(each)))
+        if limits.cores is not None and limits.used is not None:
+            now, before = (time.monotonic(), limits.used), self._before
+            self._before = now
+            if before is None:
+                return 0.0
+            room = max(1e-3, now[0] - before[0]) * min(limits.cores, len(allowed))
+            return round(max(0.0, min(100.0, 100 * (now[1] - before[1]) / room)), 1)
+        # Where cores are switched off, the place in the list is not the number.
+        mine = [each[core] for core in allowed] if max(allowed) < len(each) else each
+        return round(sum(mine) / len(mine), 1)
 
     def stop(self) -> None:
         """Nothing runs."""

@@ -104,6 +104,9 @@ class ParseRequest:
     failed_pages: tuple[FailedPage, ...] = ()
     #: What `cuts` decided for the document; empty where nobody asked.
     decisions: dict[str, Any] = field(default_factory=dict)
+    #: Page (from 0) that windows of pages are counted from; None: the first of the wanted range. Where a window begins
+    #: decides whether it is found on the shelf.
+    counted_from: int | None = None
     #: Memory ran out in an earlier try: of what is usually held at once (window, batch) take this share; 1, or less.
     memory_share: float = 1.0
     #: For `read_pages` and `cuts`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from docfleet.devices import Machine, Plan, plan
+from docfleet.devices import Machine, Plan
 from docfleet.devices.advice import recommendations
 from docfleet.devices.spares import count_spares
 from docfleet.launch.fleet import Launch
@@ -43,7 +43,9 @@ def decide(
     """
     room = machine if launch is None else launch.room(machine)
     planned = plan_workers(room, settings, servers=servers, tier=tier)
-    advice = recommendations(machine, planned, plan(machine, devices=settings.devices, tier=tier))
+    unwished = settings.model_copy(update={"workers": None, "workers_per_device": None, "max_workers": None})
+    recommended = plan_workers(room, unwished, servers=servers, tier=tier)
+    advice = recommendations(machine, planned, recommended, vlm_servers=servers)
     spares, reason = count_spares(machine, planned.workers, settings.spares)
     remarks, warnings = ((), ()) if launch is None else (launch.servers.remarks, launch.servers.warnings)
     return Decision(

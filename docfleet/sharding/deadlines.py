@@ -35,12 +35,12 @@ class Deadlines:
         )
 
     def seconds(self, stage: Stage, tier: Tier, pages: int) -> float:
-        """Return how long a worker may hold a shard.
+        """Return how long a worker may hold a shard, a probe until its pages are read.
 
         The document stage of every tier is flash's kind of work: joining, headings, rendering.
         """
         flash, own = self.by_tier[Tier.FLASH], self.by_tier[tier]
-        page = {Stage.PAGES: own, Stage.DOCUMENT: flash}.get(stage, max(own, flash))
+        page = {Stage.PAGES: own, Stage.PROBE: own, Stage.DOCUMENT: flash}.get(stage, max(own, flash))
         return self.base + page * pages
 
     def at_most(self, pages: int) -> float:

@@ -17,7 +17,7 @@ from loguru import logger
 
 from docfleet.devices.gauges import Gauges
 from docfleet.devices.records import Kind, Reading
-from docfleet.records import WorkerReport, WorkerSlot
+from docfleet.records import WorkerReport, WorkerSlot, WorkerState
 from docfleet.store.pressure import Pressure
 
 #: Rest ends when so many times the mark are free: workers must not go on and off with every document.
@@ -29,6 +29,8 @@ TRY_AFTER = 60.0
 #: Of a device's used memory the listed processes hold at least this share, or some are not listed. What the driver
 #: itself takes is listed nowhere.
 _EXPLAINED = 0.5
+#: Of workers in these states one can go on.
+_ABLE = (WorkerState.READY, WorkerState.BUSY, WorkerState.RESTING)
 _MB = 1024 * 1024
 
 
@@ -101,7 +103,8 @@ class MemoryWatch:
         workers = [report for report in reports.values() if report.device == device]
         own = sum(one.rss for one in workers) if on_host else held_by(sample.reading, workers)
         nobody = free + own < wanted if own is not None else now - since < TRY_AFTER
-        goes_on = min((slot for slot in here if slot in reports), default=None)
+        # Not one that has yet to load its engines, or fails to: then nobody would.
+        goes_on = min((slot for slot in here if slot in reports and reports[slot].state in _ABLE), default=None)
         # In whole pieces: each new text is written to the store and shown.
         place = "main memory" if on_host else f"the memory of {device}"
         reason = f"less than {mark // _MB} MB of {place} are free; goes on when {int(mark * RECOVERED) // _MB} MB are"

@@ -35,6 +35,8 @@ class Work:
     request: ParseRequest
     choice: Choice
     shelf: FolderShelf
+    #: Called where a probe has read its pages and goes on to join them.
+    joining: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Bench:
             first_page=claim.first_page,
             last_page=claim.last_page,
             options=_options_of(claim),
+            counted_from=claim.options.page_range(document.pages)[0],
             failed_pages=claim.failed_pages,
             decisions=claim.decisions,
             shelf=shelf,
@@ -121,6 +124,7 @@ class Bench:
             sync_tree(part, self._folder.job(claim.job_id))
             return Outcome(part, None, made_room_after=made_room_after)
         if claim.stage is Stage.PROBE:
+            work.joining()
             # Inside the part: two probes of a document may have the same number of attempt.
             return Outcome(self._finish(work, [part], progress, part / "probe").output, None)
         return self._finish(work, [part], progress)

@@ -11,11 +11,13 @@ from loguru import logger
 
 from docfleet.errors import (
     STORE_TROUBLE,
+    BrokenDocument,
     DocfleetError,
     OutOfDeviceMemory,
     ParseFailed,
     Poisoned,
     TierUnavailable,
+    TooSlow,
     VlmUnavailable,
 )
 from docfleet.records import Claim, Stage
@@ -35,6 +37,8 @@ class Cut(Enum):
 
 CUT: Final = Cut.CUT
 
+#: Stages whose pieces can be halved until the page is found.
+_PARTS = (Stage.PAGES, Stage.PROBE)
 
 #: Called for the number of the slot that this worker serves.
 Slot = Callable[[], int]
@@ -62,12 +66,13 @@ class Care:
         the way goes along: to the shards, or into the work at hand.
 
         Raises:
-            Poisoned: every page was given up.
+            Poisoned: every page was given up before the document was read.
+            ParseFailed: every page was given up since.
             DocfleetError: the document cannot be opened.
         """
         claim = work.claim
         if claim.stage is not Stage.PROBE and claim.all_given_up:
-            raise Poisoned(claim.failed_pages[0].cause)
+            raise (ParseFailed if claim.stage is Stage.DOCUMENT else Poisoned)(claim.failed_pages[0].cause)
         pages = claim.last_page - claim.first_page + 1
         self.renewed(work)
         if claim.stage is not Stage.WHOLE or pages < 2 or claim.failed_pages:
@@ -86,9 +91,16 @@ class Care:
 
     def renewed(self, work: Work) -> None:
         """Set the deadline from now on: the shard is read from its beginning."""
+        self._limit(work, work.claim.stage)
+
+    def joining(self, work: Work) -> None:
+        """Set the deadline from now on: the pages of a probe are read, and what is left is a document stage."""
+        self._limit(work, Stage.DOCUMENT)
+
+    def _limit(self, work: Work, stage: Stage) -> None:
         claim = work.claim
         pages = claim.last_page - claim.first_page + 1
-        self._claims.limit(claim, self._deadlines.seconds(claim.stage, work.choice.tier, pages))
+        self._claims.limit(claim, self._deadlines.seconds(stage, work.choice.tier, pages))
 
     def holds(self, claim: Claim) -> bool:
         """Return whether the shard is still this worker's. False: the job was cancelled, or given to another."""
@@ -107,8 +119,8 @@ class Care:
         if (fault := self._not_of_the_document(error, claim.attempt)) is not None:
             verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay, fault=fault)
             return verdict is Verdict.FAIL
-        one_piece = claim.stage is Stage.WHOLE and (claim.first_page == claim.last_page or bool(claim.failed_pages))
-        if one_piece or not isinstance(error, ParseFailed):
+        of_pages = (ParseFailed, TooSlow, BrokenDocument) if claim.stage in _PARTS else (ParseFailed, TooSlow)
+        if not isinstance(error, of_pages):
             return self._claims.fail(claim, told)
         verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay)
         return verdict is Verdict.FAIL

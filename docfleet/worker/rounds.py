@@ -189,7 +189,8 @@ class Rounds:
         """Parse, with less memory each time that it runs out."""
 
         def attempt(share: float) -> Outcome:
-            return steps.predict(replace(work, request=replace(work.request, memory_share=share)))
+            request = replace(work.request, memory_share=share)
+            return steps.predict(replace(work, request=request, joining=partial(self._care.joining, work)))
 
         def again() -> None:
             give_back()

@@ -316,6 +316,13 @@ def test_the_json_of_the_command_holds_all_facts() -> None:
     assert told["machine"]["versions"]["mineru"].startswith("4.")
 
 
+def test_a_disk_on_which_no_document_would_be_taken_is_unfit() -> None:
+    code, output, _ = command("--devices", "cpu", "--min-free-disk-mb", "999999999")
+    assert code == 2
+    assert "Verdict: unfit" in output
+    assert "every document is refused (507). Make room, or set min_free_disk_mb." in output
+
+
 def test_what_a_folder_of_weights_lacks_is_judged_by_what_the_planned_workers_load(tmp_path: Path) -> None:
     local = {"MINERU_MODEL_SOURCE": "local", "MINERU_MODEL_BASE_DIR": str(fill(tmp_path))}
     _, output, _ = command("--devices", "cpu", **local)

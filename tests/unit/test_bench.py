@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+from docfleet.engine.interface import EngineContext
 from docfleet.errors import ReaderUnavailable, TierUnavailable
 from docfleet.files import DataFolder, new_job_id
 from docfleet.options import ParseOptions, Tier
@@ -53,6 +54,26 @@ def test_one_that_was_cut_is_read_by_who_cut_it_and_its_pages_lie_on_that_shelf(
     work = bench.decode(replace(CLAIM, stage=stage, reader="faulty/flash"))
     assert work.choice.reader == "faulty/flash"
     assert work.shelf.made_by != bench.decode(CLAIM).shelf.made_by
+
+
+def test_a_probe_says_when_its_pages_are_read_and_counts_windows_as_the_document_does(
+    bench: Bench, tmp_path: Path
+) -> None:
+    options = ParseOptions(start_page_id=1)
+    claim = replace(CLAIM, stage=Stage.PROBE, reader="faulty/flash", first_page=2, last_page=3, options=options)
+    work = bench.decode(claim)
+    assert (work.request.counted_from, work.request.options.start_page_id) == (1, 2)
+    work.choice.engine.load(
+        EngineContext(device="cpu", threads=1, model_source="local", vlm_server_url=None, scratch=tmp_path)
+    )
+    made: list[set[str]] = []
+
+    def joining() -> None:
+        (part,) = tmp_path.rglob("lines.json")
+        made.append({path.name for path in part.parent.iterdir()})
+
+    bench.perform(replace(work, joining=joining), lambda pages: None)
+    assert made == [{"engine", "worker", "lines.json"}], "read, and not joined yet"
 
 
 def test_who_cannot_go_on_with_a_document_says_so(bench: Bench) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from docfleet.devices import Accelerator, Kind, cuda, npu
+from docfleet.devices.cgroup import Limits
 from docfleet.devices.gauges import KEPT_SECONDS, Gauges
 from docfleet.devices.records import Reading
 from docfleet.devices.sampling import HostProbe, Program, ProgramProbe, probes_for
@@ -159,6 +160,21 @@ def test_the_host_is_always_read_and_only_devices_that_are_there_have_programs()
     assert [type(probe) for probe in probes_for([], 5)] == [HostProbe]
     chip = Accelerator(kind=Kind.NPU, index=0, name="Ascend", pin="0")
     assert len(probes_for([CARD, chip], 5)) == 3
+
+
+def test_the_load_is_of_what_the_container_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments, used = iter([100.0, 110.0, 120.0]), iter([5.0, 15.0, 55.0])
+    monkeypatch.setattr("docfleet.devices.sampling.time.monotonic", lambda: next(moments))
+    monkeypatch.setattr("docfleet.devices.sampling.os.sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    probe = HostProbe(lambda: Limits(cores=2.0, used=next(used)))
+    loads = [probe.take()[0].utilisation for _ in range(3)]
+    assert loads == [0.0, 50.0, 100.0], "some periods are used up beyond the quota by the time it is looked at"
+
+
+def test_the_load_is_of_the_cores_that_the_process_is_bound_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("docfleet.devices.sampling.psutil.cpu_percent", lambda interval, percpu: [90.0, 10.0, 50.0])
+    monkeypatch.setattr("docfleet.devices.sampling.os.sched_getaffinity", lambda pid: {0, 2}, raising=False)
+    assert HostProbe(Limits).take()[0].utilisation == 70.0
 
 
 @dataclass

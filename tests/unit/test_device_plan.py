@@ -11,6 +11,8 @@ import pytest
 from docfleet.devices import Accelerator, Cpu, Fitness, Kind, Machine, Memory, Probe, plan
 from docfleet.devices.records import GIB
 from docfleet.errors import ConfigurationError
+from docfleet.planning.decision import decide
+from docfleet.settings import Settings
 
 
 def cards(*gib: float, name: str = "NVIDIA A100-SXM4-80GB") -> tuple[Accelerator, ...]:
@@ -438,8 +440,29 @@ def test_a_card_that_nothing_can_compute_on_is_left_alone_but_may_be_named() -> 
     assert "cuda:0" in automatic.unused
     assert [worker.device for worker in named.workers] == ["cuda:0"]
     assert any("because you named it" in warning for warning in named.warnings)
-    with pytest.raises(ConfigurationError, match="nothing that is installed"):
-        plan(here, require_accelerator=True)
+    assert (named.fitness, named.accelerated) == (Fitness.DEGRADED, False)
+    assert "nothing that is installed" in (named.performance_warning or "")
+    for devices in ("auto", "cuda:0"):
+        with pytest.raises(ConfigurationError, match="nothing that is installed"):
+            plan(here, devices=devices, require_accelerator=True)
+
+
+def test_a_card_that_is_too_small_or_filled_by_others_makes_the_machine_slow_and_not_fit() -> None:
+    small, filled = machine(16, 64, cards(2)), machine(16, 64, (replace(cards(24)[0], memory_free=GIB // 5),))
+    assert plan(machine(16, 64, cards(24)), tier="advanced").fitness is Fitness.FIT
+    assert plan(small, tier="advanced").fitness is Fitness.DEGRADED
+    assert plan(filled, tier="advanced").fitness is Fitness.DEGRADED
+    assert plan(small, tier="flash").fitness is Fitness.FIT
+
+
+def test_more_is_recommended_where_vlm_servers_do_the_work_and_the_wish_for_fewer_does_not_count() -> None:
+    here, settings = machine(2, 64), Settings(workers=1)
+    alone, pooled = (decide(settings, here, servers=servers, launch=None) for servers in (0, 8))
+    assert alone.advice["max_concurrent"] == 2
+    assert (len(pooled.planned.workers), pooled.advice["max_concurrent"]) == (1, 8)
+    pages = pooled.advice["seconds_per_page"]
+    assert pages["standard"]["one_worker"] < alone.advice["seconds_per_page"]["standard"]["one_worker"]
+    assert pages["basic"] == alone.advice["seconds_per_page"]["basic"]
 
 
 @pytest.mark.parametrize(("gib", "fitness"), [(0.6, Fitness.UNFIT), (1, Fitness.DEGRADED), (16, Fitness.DEGRADED)])

@@ -149,3 +149,20 @@ def test_mineru_reads_smaller_windows_that_end_where_the_usual_ones_do(
     assert window_starts(request) == starts
     usual = window_starts(replace(request, memory_share=1.0))
     assert usual <= window_starts(request), "a shard that begins at a usual window begins at one of these"
+
+
+def test_windows_of_a_probe_are_those_in_which_the_document_was_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MINERU_PROCESSING_WINDOW_SIZE", "4")
+    probe = ParseRequest(
+        source=tmp_path / "source.pdf",
+        suffix="pdf",
+        filename="paper.pdf",
+        pages=40,
+        first_page=13,
+        last_page=24,
+        options=ParseOptions(start_page_id=13, end_page_id=24),
+    )
+    assert window_starts(probe) == {13, 17, 21}
+    assert window_starts(replace(probe, counted_from=2)) == {13, 14, 18, 22}

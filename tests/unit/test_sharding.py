@@ -139,6 +139,7 @@ def test_deadlines_grow_with_pages_by_the_work_of_the_stage() -> None:
     assert deadlines.seconds(Stage.PAGES, Tier.BASIC, 16) == 60 + 16 * 160
     assert deadlines.seconds(Stage.WHOLE, Tier.STANDARD, 2) == 60 + 2 * 200
     assert deadlines.seconds(Stage.DOCUMENT, Tier.BASIC, 16) == 60 + 16 * 20
+    assert deadlines.seconds(Stage.PROBE, Tier.BASIC, 16) == 60 + 16 * 160
     assert deadlines.at_most(2) == 60 + 2 * 300
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -101,6 +101,13 @@ def test_workers_of_a_card_that_others_fill_rest_and_those_of_another_do_not() -
     assert "less than 500 MB of the memory of cuda:0" in house.store.rests[-1][0]
     assert house.look({"cuda:0": 600, "cuda:1": 4000}, ()) == {0, 1}, "not on and off with every document"
     assert house.look({"cuda:0": 750, "cuda:1": 4000}, ()) == set()
+
+
+@pytest.mark.parametrize("state", [WorkerState.FAILED, WorkerState.LOADING, WorkerState.RECYCLING])
+def test_who_goes_on_can_work(state: WorkerState, own_group: int) -> None:
+    reports = [worker(slot, pid=own_group) for slot in CARDS[:2]]
+    house = House(CARDS[:2], [replace(reports[0], state=state), reports[1]])
+    assert house.look({"cuda:0": 400}, ((own_group, 7000 * MB),)) == {0}
 
 
 def test_what_the_workers_hold_themselves_stops_all_but_one(own_group: int) -> None:

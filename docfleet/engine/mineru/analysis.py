@@ -189,7 +189,7 @@ def _windows(request: ParseRequest) -> Iterator[tuple[int, int]]:
     except ValueError:
         size = _WINDOW_PAGES
     size = max(1, int(size * request.memory_share))
-    start = wanted_range(request)[0]
+    start = wanted_range(request)[0] if request.counted_from is None else request.counted_from
     first = request.first_page
     while first <= request.last_page:
         end = start + ((first - start) // size + 1) * size - 1
