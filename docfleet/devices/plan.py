@@ -148,8 +148,8 @@ def _fitness(machine: Machine, *, accelerated: bool, scarce: bool) -> Fitness:
 
 def _blocked(machine: Machine, unused: dict[str, str], *, accelerated: bool) -> list[str]:
     # Without any accelerator in use the performance warning says the same.
-    left = [device for device in machine.accelerators if accelerated and unused.get(device.device) == device.blocked]
-    return [f"{device.device} ({device.name}) is not used: {device.blocked}." for device in left]
+    left = [device for device in machine.accelerators if accelerated and unused.get(device.device) == device.hindrance]
+    return [f"{device.device} ({device.name}) is not used: {device.hindrance}." for device in left]
 
 
 def _scarce_memory(machine: Machine, first: Accelerator | None, tier: Tier) -> list[str]:
