@@ -107,8 +107,8 @@ def _detection(evidence: Evidence, machine: Machine, card: Accelerator) -> None:
         f"{card.device} is {card.uuid}, capability {card.compute_capability}, pinned by {card.pin}, near cores {near}"
     )
     evidence.judge("the card is found with identifier, memory and capability", known, told)
-    if card.blocked:
-        evidence.lacks(f"{card.device} would not be used by itself: {card.blocked}", "")
+    if card.hindrance:
+        evidence.lacks(f"{card.device} would not be used by itself: {card.hindrance}", "")
     for value, expected in (("", 0), ("-1", 0), (card.uuid, 1)):
         found = [one for one in detect({"CUDA_VISIBLE_DEVICES": value}).accelerators if one.kind is Kind.CUDA]
         evidence.judge(

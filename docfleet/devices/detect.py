@@ -54,10 +54,7 @@ def detect(environ: Mapping[str, str] = os.environ, *, timeout: float | None = N
         except Exception as exc:  # an unforeseen answer of a driver must not keep the server from starting
             devices, reason = [], f"its answer cannot be read ({type(exc).__name__}: {exc})"
         missing = _missing_software(kind, versions)
-        found += [
-            replace(device, blocked=device.blocked or missing, near_cpus=near_cpus(device.bus, root))
-            for device in devices
-        ]
+        found += [replace(device, lacks=missing, near_cpus=near_cpus(device.bus, root)) for device in devices]
         probes.append(Probe(kind=kind, found=len(devices), reason=reason))
     return Machine(
         cpu=host.cpu(limits),

@@ -97,7 +97,7 @@ def plan(
 
 def _serves(place: Accelerator | None) -> bool:
     """Whether a worker there has an accelerator: one on which nothing can compute may be named, and is none."""
-    return place is not None and not place.blocked
+    return place is not None and not place.hindrance
 
 
 def _tier(word: str) -> Tier:
@@ -154,8 +154,8 @@ def _fitness(machine: Machine, *, accelerated: bool, scarce: bool) -> Fitness:
 
 def _blocked(machine: Machine, unused: dict[str, str], *, accelerated: bool) -> list[str]:
     # Without any accelerator in use the performance warning says the same.
-    left = [device for device in machine.accelerators if accelerated and unused.get(device.device) == device.blocked]
-    return [f"{device.device} ({device.name}) is not used: {device.blocked}." for device in left]
+    left = [device for device in machine.accelerators if accelerated and unused.get(device.device) == device.hindrance]
+    return [f"{device.device} ({device.name}) is not used: {device.hindrance}." for device in left]
 
 
 def _scarce_memory(machine: Machine, first: Accelerator | None, tier: Tier) -> list[str]:
@@ -204,7 +204,7 @@ def _refusal(machine: Machine, unused: dict[str, str], devices: str) -> str:
 
 def _reasons(machine: Machine, unused: dict[str, str]) -> str:
     # One on which nothing can compute may have been named, and is not unused then.
-    why = {device.device: device.blocked for device in machine.accelerators if device.blocked} | unused
+    why = {device.device: device.hindrance for device in machine.accelerators if device.hindrance} | unused
     if why:
         return " ".join(f"{device}: {reason}." for device, reason in why.items())
     return " ".join(f"{probe.kind}: {probe.reason}." for probe in machine.probes if probe.reason)

@@ -54,8 +54,15 @@ class Accelerator:
     compute_capability: str = ""
     #: Processes that compute on it already; None where unknown.
     processes: int | None = None
-    #: Why nothing could run on it as things are, with the remedy; empty if it is ready.
+    #: What is wrong with the device itself, with the remedy; empty if it is ready.
     blocked: str = ""
+    #: Why nothing in this environment could compute on it, with the remedy; programs of another one may.
+    lacks: str = ""
+
+    @property
+    def hindrance(self) -> str:
+        """Why no worker could run on it as things are, with the remedy; empty if one could."""
+        return self.blocked or self.lacks
 
     @property
     def device(self) -> str:
@@ -160,6 +167,9 @@ class Machine:
         value["cpu"]["cores"] = self.cpu.cores
         for entry, accelerator in zip(value["accelerators"], self.accelerators, strict=True):
             entry["device"] = accelerator.device
+            # To readers it is one thing: what keeps workers off the device.
+            del entry["lacks"]
+            entry["blocked"] = accelerator.hindrance
         return value
 
 

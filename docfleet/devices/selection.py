@@ -51,8 +51,8 @@ def select(machine: Machine, devices: str) -> Selection:
                     f"{source}={wish} names {name.strip()} twice; set workers_per_device for several workers on it."
                 )
             selection.targets.append(target)
-            if target is not None and target.blocked:
-                selection.warnings.append(f"{target.device} is used because you named it, but {target.blocked}.")
+            if target is not None and target.hindrance:
+                selection.warnings.append(f"{target.device} is used because you named it, but {target.hindrance}.")
     selection.warnings += filter(None, [_doubt(machine, selection, f"{source}={wish}")])
     for device in machine.accelerators:
         if device not in selection.targets:
@@ -74,8 +74,8 @@ def _doubt(machine: Machine, selection: Selection, choice: str) -> str:
 
 def _take_all(machine: Machine, selection: Selection) -> None:
     for device in machine.accelerators:
-        if device.blocked:
-            selection.unused[device.device] = device.blocked
+        if device.hindrance:
+            selection.unused[device.device] = device.hindrance
         else:
             selection.targets.append(device)
     if not selection.targets:

@@ -92,7 +92,7 @@ def plan_servers(
     """
     places = _places(machine, devices, wish.number)
     engine = choose_engine(wish.engine, [_kind(place) for place in places], here())
-    options = _options(wish.options, engine)
+    options = _options(wish, engine)
     if wish.memory is not None and not engine.memory_option:
         raise ConfigurationError(
             f"vlm_server_memory cannot be had with {engine.name}: it takes what model and context need. Leave it out."
@@ -150,6 +150,11 @@ def free_ports(host: str, first: int) -> Callable[[int], Sequence[int]]:
     """Return what finds ports that nobody listens on, from `first` on: the same ones as long as they stay free."""
 
     def find(number: int) -> Sequence[int]:
+        if not is_free(host, 0):
+            raise ConfigurationError(
+                f"Nothing can listen on {host}: it is not an address of this machine. Give one that is with the option "
+                "--host of python -m docfleet.launch, or 0.0.0.0 for every interface."
+            )
         found: list[int] = []
         for port in range(first, min(first + _PORTS, 65536)):
             if len(found) < number and is_free(host, port):
@@ -178,7 +183,9 @@ def is_free(host: str, port: int) -> bool:
 
 
 def _places(machine: Machine, devices: str, number: Number) -> list[Accelerator | None]:
-    selection = select(machine, devices)
+    # The engine may have an environment of its own: what this one lacks keeps workers off a device, not servers.
+    able = tuple(replace(device, lacks="") for device in machine.accelerators)
+    selection = select(replace(machine, accelerators=able), devices)
     accelerators = [target for target in selection.targets if target is not None]
     if number == "auto":
         if not accelerators:
@@ -194,9 +201,9 @@ def _places(machine: Machine, devices: str, number: Number) -> list[Accelerator 
     return [targets[turn % len(targets)] for turn in range(number)]
 
 
-def _options(text: str, engine: Engine) -> list[str]:
+def _options(wish: Wish, engine: Engine) -> list[str]:
     try:
-        options = shlex.split(text)
+        options = shlex.split(wish.options)
     except ValueError as exc:
         raise ConfigurationError(f"vlm_server_args cannot be read ({exc}); write it as on a command line.") from None
     ours = {
@@ -208,6 +215,13 @@ def _options(text: str, engine: Engine) -> list[str]:
     for name, instead in ours.items():
         if name and any(option == name or option.startswith(f"{name}=") for option in options):
             raise ConfigurationError(f"vlm_server_args: {name} is set by the launcher; use {instead}.")
+    # Beginnings of its name are enough for the engines, and so are underscores.
+    if not wish.alone and any(option.replace("_", "-").startswith("--api-k") for option in options):
+        raise ConfigurationError(
+            "vlm_server_args: servers beside the workers listen on loopback and are asked without a key; leave it out. "
+            "Servers that ask for one are run by python -m docfleet.launch and named, with it, by vlm_endpoints and "
+            "vlm_api_keys."
+        )
     return options
 
 

@@ -116,7 +116,7 @@ def test_npu_smi_is_asked_and_one_that_hangs_is_left_with_all_its_children(
     monkeypatch.setenv("PATH", script(tmp_path, "npu-smi", f"[ \"$1\" = info ] && printf '{table}\\n'"))
     (chip,) = detect(CLEAN, timeout=30).accelerators
     assert (chip.device, chip.name, chip.memory_total) == ("npu:0", "Ascend 910B3", 64 << 30)
-    assert "torch_npu is not installed" in chip.blocked
+    assert "torch_npu is not installed" in chip.lacks
 
     script(tmp_path, "npu-smi", f"sleep 600 & echo $! > {tmp_path}/child; wait")
     here = detect(CLEAN, timeout=1)

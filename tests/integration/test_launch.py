@@ -219,6 +219,17 @@ def test_the_documented_command_runs_minerus_own_on_each_card(launchers: Launche
         assert "--special" in given["arguments"]
 
 
+def test_cards_are_used_by_an_engine_with_an_environment_of_its_own(launchers: Launchers) -> None:
+    packages = launchers.folder / "packages"
+    engine = make_engine(packages, launchers.bin, cards=2)
+    python = launchers.bin / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={packages} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    engine["PYTHONPATH"] = engine["PYTHONPATH"].removeprefix(f"{packages}:")
+    one = launchers.run(f"python -m docfleet.launch --port {launchers.port} --command {launchers.program}", **engine)
+    assert [row.device for row in one.wait(READY, READY)] == ["cuda:0", "cuda:1"]
+
+
 def test_a_missing_engine_ends_the_command_with_the_line_that_installs_one(launchers: Launchers) -> None:
     python = launchers.bin / "python"
     python.symlink_to(sys.executable)

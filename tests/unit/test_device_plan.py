@@ -432,8 +432,8 @@ def test_a_machine_with_a_card_is_fit_and_has_no_performance_warning() -> None:
 
 
 def test_a_card_that_nothing_can_compute_on_is_left_alone_but_may_be_named() -> None:
-    blocked = replace(cards(24)[0], blocked="nothing that is installed can compute on it")
-    here = machine(8, 32, (blocked,))
+    idle = replace(cards(24)[0], lacks="nothing that is installed can compute on it")
+    here = machine(8, 32, (idle,))
     automatic, named = plan(here), plan(here, devices="cuda:0")
     assert {worker.device for worker in automatic.workers} == {"cpu"}
     assert "nothing that is installed" in (automatic.performance_warning or "")
@@ -445,6 +445,7 @@ def test_a_card_that_nothing_can_compute_on_is_left_alone_but_may_be_named() -> 
     for devices in ("auto", "cuda:0"):
         with pytest.raises(ConfigurationError, match="nothing that is installed"):
             plan(here, devices=devices, require_accelerator=True)
+    assert here.to_json()["accelerators"][0]["blocked"] == idle.lacks
 
 
 def test_a_card_that_is_too_small_or_filled_by_others_makes_the_machine_slow_and_not_fit() -> None:

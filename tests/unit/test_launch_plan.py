@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,33 @@ def test_what_cannot_be_run_is_refused_with_the_reason_and_the_remedy() -> None:
     assert "cuda:7 is not here" in refused(TWO_4090, devices="cuda:7")
 
 
+@pytest.mark.parametrize("number", ["auto", 2])
+def test_servers_run_on_cards_on_which_nothing_in_the_workers_environment_computes(number: Any) -> None:
+    bare = tuple(replace(card, lacks="nothing that is installed can compute on it") for card in TWO_4090.accelerators)
+    here = replace(TWO_4090, accelerators=bare)
+    servers = planned(here, number)
+    assert [order.device for order in servers.orders] == ["cuda:0", "cuda:1"]
+    assert {worker.device for worker in plan(leave_room(here, servers)).workers} == {"cpu"}
+    assert "`pip install vllm`" in refused(here, number, installed=frozenset())
+
+
+def test_no_server_runs_on_a_device_with_a_fault_of_its_own() -> None:
+    sick, well = (replace(chip, lacks="torch_npu is not installed") for chip in ATLAS_800.accelerators[:2])
+    sick = replace(sick, blocked="its health is Critical")
+    servers = planned(replace(ATLAS_800, accelerators=(sick, well)))
+    assert [order.device for order in servers.orders] == ["npu:1"]
+    assert "npu:0: its health is Critical." in refused(replace(ATLAS_800, accelerators=(sick,)))
+
+
+@pytest.mark.parametrize("options", ["--api-key hush", "--api-key=hush", "--api-keys hush hush", "--api_key hush"])
+def test_a_key_for_servers_beside_the_workers_is_refused_and_not_repeated(options: str) -> None:
+    message = refused(TWO_4090, options=f"--enforce-eager {options}")
+    assert "leave it out" in message
+    assert "hush" not in message
+    # On a machine of their own they are asked by whoever was told.
+    assert "hush" in " ".join(planned(TWO_4090, options=options, alone=True).orders[0].command)
+
+
 def test_an_engine_that_nobody_can_look_for_is_taken_at_its_word() -> None:
     assert planned(TWO_4090, engine="vllm", installed=None).engine.name == "vllm"
 
@@ -177,6 +205,11 @@ def test_ports_that_somebody_has_are_passed_over_and_free_ones_stay_the_same() -
         assert port not in first
         assert find(2) == first
     assert free_ports("127.0.0.1", port)(1) == [port]
+
+
+def test_an_address_of_another_machine_is_told_as_that() -> None:
+    with pytest.raises(ConfigurationError, match=r"192\.0\.2\.1: it is not an address of this machine"):
+        free_ports("192.0.2.1", 30000)(1)
 
 
 def test_addresses_join_the_pool_without_keys_and_results_do_not_depend_on_the_ports(tmp_path: Path) -> None:
