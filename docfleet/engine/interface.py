@@ -36,7 +36,8 @@ class EngineContext:
     model_source: str
     #: Whether that is so because no hub answered at the start.
     hubs_unreached: bool = False
-    #: VLM server for tiers standard and advanced where the caller names none; None: run the VLM here.
+    #: VLM server for tiers standard and advanced where the caller names none; None: the router's pool while it has a
+    #: server, else the VLM here.
     vlm_server_url: str | None
     #: What stands behind that address, where it changes with each start: results of other servers differ.
     vlm_identity: tuple[str, ...] = ()

@@ -96,6 +96,7 @@ def _worker_plan(
     spares: int,
 ) -> WorkerPlan:
     # One whose servers were all drained is as it was before the restart: documents wait until one is brought back.
+    # Where the settings want none, workers look themselves whether one was added.
     pooled = pool is not None and pool.in_use
     slots = tuple(equip(worker, source, settings.log_level, asks=pooled) for worker in planned.workers)
     return WorkerPlan(

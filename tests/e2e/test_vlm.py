@@ -250,6 +250,44 @@ def test_a_document_outlives_an_outage_of_all_servers_and_a_restart_keeps_what_w
             assert "hush" not in serving.log.read_text()
 
 
+def test_a_server_without_a_pool_uses_what_is_added_at_once_and_refuses_again_when_all_is_drained(
+    tmp_path: Path,
+) -> None:
+    with standins(1, "--seconds", "0.05", "--key", "hush-6") as (house,):
+        options = ["--workers", "1", "--engines", "mineru", "--models-dir", str(make_weights(tmp_path / "models"))]
+        options += ["--allowed-server-urls", house.url, "--vlm-patience", "1"]
+        with running(tmp_path / "data", *options, wait=False) as serving:
+            wait_ready(serving, 1, seconds=240)
+            assert "POST /vlm/endpoints" in refusal(serving)
+            body = {"url": house.url, "api_key": "hush-6"}
+            wait_until(lambda: told(f"{serving.url}/vlm/endpoints", body), 60)
+            wait_until(lambda: endpoints(serving)[house.url]["state"] == "up", 60)
+            for tier in ("standard", "advanced"):
+                answer = wait_until(lambda tier=tier: well(ask(serving, tier)), 60)
+                assert (answer["tier"], answer["markdown"].strip()) == (tier, TEXT)
+            assert house.seen()["pages"] > 0
+            row = endpoints(serving)[house.url]
+            assert requests.delete(f"{serving.url}/vlm/endpoints/{row['id']}", timeout=30).ok
+            wait_until(lambda: not endpoints(serving) and ask(serving, "standard").status_code == 503, 60)
+            assert "POST /vlm/endpoints" in refusal(serving)
+            assert "hush" not in serving.log.read_text()
+
+
+def ask(serving: Serving, tier: str) -> requests.Response:
+    return serving.predict(picture(), "page.png", timeout=240, tier=tier, cache="false")
+
+
+def well(answer: requests.Response) -> dict[str, Any] | None:
+    return answer.json() if answer.status_code == 200 else None
+
+
+def refusal(serving: Serving) -> str:
+    answer = ask(serving, "standard")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (503, "tier_unavailable"), answer.text
+    return str(error["message"])
+
+
 def told(url: str, body: dict[str, Any]) -> bool:
     try:
         return requests.post(url, json=body, timeout=30).ok

@@ -19,6 +19,7 @@ from docfleet.engine.mineru import MinerUEngine
 from docfleet.errors import InternalError, InvalidOption, NotReady, TierUnavailable
 from docfleet.options import Format, Method, ParseOptions, Tier
 from tests.mineru_support import every_format, loaded_engine, make_pdf, parse, request_for
+from tests.serving import free_port
 
 IMAGE_TARGET = re.compile(r"""(\]\(|src=")(?:data:image/[^)"]+|images/[^)"]+)""")
 
@@ -221,6 +222,29 @@ def test_a_key_for_the_vlm_server_goes_to_no_other_server(monkeypatch: pytest.Mo
     assert (other.server_url, other.api_key) == ("http://other.example:8000/", "")
     with pytest.raises(InvalidOption, match="server_url"):
         readiness.vlm_config(ParseOptions(server_url="http://user:pass@other.example/"))
+
+
+def test_an_empty_pool_is_named_as_a_remedy_and_never_becomes_a_vlm_in_the_worker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded_engine()
+    from docfleet.engine.mineru import readiness as module
+
+    monkeypatch.setattr(module.Readiness, "_small_models_missing", lambda self: None)
+    monkeypatch.setattr(module.Readiness, "_weights_missing", lambda self, repo: "Weights are not here.")
+    context = EngineContext(
+        device="cpu",
+        threads=1,
+        model_source="local",
+        vlm_server_url=None,
+        vlm_router=f"http://127.0.0.1:{free_port()}/word",
+        scratch=tmp_path,
+    )
+    readiness = module.Readiness(context)
+    assert "POST /vlm/endpoints" in (readiness.missing(Tier.STANDARD, "pdf", ParseOptions()) or "")
+    assert readiness.missing(Tier.BASIC, "pdf", ParseOptions()) is None
+    with pytest.raises(TierUnavailable, match="POST /vlm/endpoints"):
+        readiness.vlm_config(ParseOptions())
 
 
 def test_a_vlm_that_finds_too_little_memory_leaves_tier_basic_and_is_tried_later(

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from docfleet.addresses import address_id, to_segment
+from docfleet.engine.mineru.late_pool import LatePool
 from docfleet.errors import Forbidden, InvalidOption, NotFound
 from docfleet.vlm.gate import open_gate
 from docfleet.vlm.keeper import Keeper
@@ -393,3 +394,34 @@ async def test_keys_are_in_no_log_no_list_of_processes_and_no_answer(
     assert "401" in shown
     captured = capfd.readouterr()
     assert "hush" not in shown + captured.out + captured.err
+
+
+async def test_a_worker_of_a_server_without_a_pool_finds_what_is_added_and_misses_what_is_drained(
+    two: list[Standin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    (house, _) = two
+    async with routing([], allowed=(house.url,)) as (keeper, plan):
+        pool = LatePool(plan.gate.url)
+
+        async def found(url: str | None) -> bool:
+            return await asyncio.to_thread(lambda: pool.url) == url
+
+        await until(lambda: all_up(keeper, 0))
+        assert await found(None)
+        added = await keeper.add(house.url, None)
+        await until(lambda: found(plan.gate.pool_url))
+        for router in routers():
+            router.kill()
+        assert await found(plan.gate.pool_url)
+        await keeper.drain(added)
+        await until(lambda: found(None))
+
+
+async def test_a_server_that_only_a_caller_named_makes_no_pool(two: list[Standin]) -> None:
+    (house, _) = two
+    async with routing([], allowed=(house.url,)) as (keeper, plan):
+        named = f"{plan.gate.url}/{to_segment((house.url,))}"
+        assert await read_pages(named, 1) == [TEXT]
+        assert house.url in await rows(keeper)
+        assert await asyncio.to_thread(lambda: LatePool(plan.gate.url).url) is None

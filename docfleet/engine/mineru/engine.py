@@ -90,7 +90,7 @@ class MinerUEngine:
         self._first_guess = _FIRST_GUESS_CPU if context.device == "cpu" else _FIRST_GUESS
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
-        """Return why such a document cannot be read at this tier here and the remedy, or None. No network."""
+        """Return why such a document cannot be read at this tier here and the remedy, or None."""
         return self._readiness.missing(tier, suffix, options)
 
     def cuts(self, request: ParseRequest, tier: Tier) -> Cuts | None:

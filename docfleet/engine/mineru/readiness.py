@@ -1,4 +1,4 @@
-"""What can run here: which weights lie on the disk, which VLM can be reached. No network: others fetch."""
+"""What can run here: which weights lie on the disk, which VLM can be reached. Nothing is fetched: others do that."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from loguru import logger
 from docfleet.addresses import split_addresses, to_segment
 from docfleet.engine.interface import EngineContext
 from docfleet.engine.mineru.failures import UNREACHED_REMEDY, WEIGHTS_REMEDY, short_cause, translated
+from docfleet.engine.mineru.late_pool import LatePool
 from docfleet.engine.mineru.loading import give_back_memory, load_small_models, load_vlm, unload_small_models
 from docfleet.engine.mineru.sources import canonical
 from docfleet.errors import ConfigurationError, DocfleetError, InvalidOption, OutOfDeviceMemory, TierUnavailable
@@ -38,6 +39,8 @@ class Readiness:
         self._context = context
         #: Why a group of models did not load when it was tried; this process does not try it again.
         self._broken: dict[str, str] = {}
+        router = context.vlm_router
+        self._late_pool = LatePool(router) if router is not None and context.vlm_server_url is None else None
 
     def missing(self, tier: Tier, suffix: str, options: ParseOptions) -> str | None:
         """Return why such a document cannot be read at this tier and the remedy, or None."""
@@ -94,6 +97,7 @@ class Readiness:
         Raises:
             InvalidOption: the caller's server_url is no plain HTTP address.
             ConfigurationError: the configured one is none.
+            TierUnavailable: none is to be asked, and here is none: the pool has lost its last server since `require`.
         """
         from mineru.config import VlmConfig, config
 
@@ -102,11 +106,15 @@ class Readiness:
         if routed is not None:
             plain = {"server_url": routed, "api_key": "", "model": "", "http_timeout": _ROUTER_SECONDS}
             return VlmConfig.model_validate({**settings.model_dump(), **plain})
-        url = self._remote_url(options)
+        configured = self._configured_url()
+        url = options.server_url or configured
         if not url:
+            reason = self._own_vlm_missing()
+            if reason is not None:
+                raise TierUnavailable(reason)
             return settings.model_copy(deep=True)
         try:
-            own = VlmConfig(server_url=self._remote_url(None) or "").server_url
+            own = VlmConfig(server_url=configured or "").server_url
         except ValueError:
             raise ConfigurationError(f"The configured VLM server {_PLAIN_URL}.") from None
         try:
@@ -140,17 +148,23 @@ class Readiness:
         if router is None:
             return None
         if options.server_url is None:
-            return self._context.vlm_server_url
+            return self._context.vlm_server_url or self._late_pool_url()
         try:
             return f"{router}/{to_segment(split_addresses(options.server_url))}"
         except ValueError as exc:
             raise InvalidOption(f"option 'server_url': {exc}.") from None
 
     def _remote_url(self, options: ParseOptions | None) -> str | None:
+        named = options.server_url if options is not None else None
+        return named or self._late_pool_url() or self._configured_url()
+
+    def _configured_url(self) -> str | None:
         from mineru.config import config
 
-        named = options.server_url if options is not None else None
-        return named or self._context.vlm_server_url or config.model.vlm.server_url or None
+        return self._context.vlm_server_url or config.model.vlm.server_url or None
+
+    def _late_pool_url(self) -> str | None:
+        return None if self._late_pool is None else self._late_pool.url
 
     def _try(self, group: str, loader: Callable[[], None]) -> str | None:
         """Load. Return what to say if too little memory was free; any other failure is a reason of `missing`."""
@@ -191,6 +205,15 @@ class Readiness:
     def _vlm_missing(self, options: ParseOptions | None) -> str | None:
         if self._remote_url(options):
             return None
+        return self._own_vlm_missing()
+
+    def _own_vlm_missing(self) -> str | None:
+        reason = self._own_vlm_lacks()
+        if reason is None or self._late_pool is None:
+            return reason
+        return f"{reason} The server's pool of VLM servers is empty: POST /vlm/endpoints adds one, at once."
+
+    def _own_vlm_lacks(self) -> str | None:
         if "vlm" in self._broken:
             return self._broken["vlm"]
         try:
