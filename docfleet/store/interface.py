@@ -117,12 +117,17 @@ class Jobs(Changes, Protocol):
         Args:
             job_id: the job. Its files are the caller's.
             error: `DocfleetError.record()`.
-            even_kept: False: only if nobody else was told of the job (`Terms.kept`, `keep`) or waits for its result;
-                what was finished of it may then serve others, as it may not if it was stopped by name.
+            even_kept: False: its caller left. Only if nobody else was told of the job (`Terms.kept`, `keep`) or waits
+                for its result; what was finished of it may then serve others, as it may not if it was stopped by name.
+                Where somebody waits for it, it is `unwanted` as soon as nobody does.
 
         Returns:
             Whether the job was ended by this call.
         """
+        ...
+
+    def unwanted(self) -> list[str]:
+        """Return unfinished jobs whose callers left before others who waited for their result, and these left, too."""
         ...
 
     def keep(self, job_id: str) -> None:

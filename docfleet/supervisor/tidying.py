@@ -6,7 +6,7 @@ import time
 
 from loguru import logger
 
-from docfleet.files import DataFolder, is_job_id, remove_tree
+from docfleet.files import DataFolder, is_job_id, remove_tree, sync_folder
 from docfleet.shelf.keeping import clear_drafts
 from docfleet.store.interface import Leases
 from docfleet.store.reuse import remove_source
@@ -35,11 +35,38 @@ def clear_leftovers(folder: DataFolder, store: Leases) -> list[str]:
     names = [path.name for path in folder.jobs.iterdir() if is_job_id(path.name)]
     known = store.known(names)
     strays = [name for name in names if name not in known]
+    if strays and _store_was_lost(folder, store, strays):
+        return sorted(known)
     for name in strays:
         remove_tree(folder.job(name))
     if strays:
         logger.info("removed the files of {} documents that were never accepted", len(strays))
     return sorted(known)
+
+
+def _store_was_lost(folder: DataFolder, store: Leases, strays: list[str]) -> bool:
+    """Return whether the strays may be all that is left of jobs whose database was emptied or removed; tell so.
+
+    Remembered in a file: the next start finds a store that knows jobs again.
+    """
+    mark = folder.database.with_name(f"{folder.database.name}.lost")
+    if not mark.exists():
+        totals = store.totals()
+        # Counts outlive the jobs: a store with none has never ended a job that has a result.
+        if totals.completed or totals.partial or not any(_has_result(folder, name) for name in strays):
+            return False
+        mark.touch(mode=0o600)
+        sync_folder(mark.parent)
+    logger.warning(
+        "{} was emptied or removed: results of {} documents in {} that no job names are kept. If there is a backup of "
+        "the database, stop the server and put it back; to have the results removed at the next start, remove {}.",
+        folder.database, sum(_has_result(folder, name) for name in strays), folder.jobs, mark,
+    )  # fmt: skip
+    return True
+
+
+def _has_result(folder: DataFolder, job_id: str) -> bool:
+    return any(folder.job(job_id).glob("result-*"))
 
 
 class Leftovers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
@@ -11,11 +12,12 @@ from fastapi import Path as PathParameter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from docfleet.errors import Cancelled, NotFound
+from docfleet.errors import Cancelled, DocfleetError, NotFound
 from docfleet.files import is_job_id, remove_tree
 from docfleet.records import Job, JobState, Shard
 from docfleet.web.answers import ASK_AGAIN, Addresses, Answers, json_of
 from docfleet.web.doors import Doors
+from docfleet.web.leaving import stop_unwanted
 from docfleet.web.madefiles import file_response, locate
 from docfleet.web.schemas import Error, JobView, ShardView
 
@@ -58,6 +60,9 @@ class JobDoors:
         removed = await run_sync(partial(self._cancel_or_remove, job))
         if removed:
             return Response(status_code=204)
+        # Whatever fails here, the caller's own job was stopped.
+        with suppress(DocfleetError):
+            await stop_unwanted(self._doors)
         # Who deletes it twice at once may have had it removed meanwhile.
         found = await run_sync(partial(self._doors.store.job, job.id))
         cancelled = found or replace(job, state=JobState.CANCELLED)

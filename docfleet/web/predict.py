@@ -13,19 +13,16 @@ from loguru import logger
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from docfleet.errors import Cancelled, DocfleetError
-from docfleet.files import remove_tree
+from docfleet.errors import DocfleetError
 from docfleet.records import Lane
 from docfleet.store.admission import Terms
 from docfleet.web.answers import Addresses, Answers, Outcome, results_gone
 from docfleet.web.doors import Doors
 from docfleet.web.entering import Entered, Entering
+from docfleet.web.leaving import abandon
 from docfleet.web.problems import to_json
 
 T = TypeVar("T")
-
-
-_ABANDONED = Cancelled("The job was cancelled: its caller left before it was done.").record()
 
 
 class Predict:
@@ -48,7 +45,7 @@ class Predict:
         try:
             settled = entered if all(one.settled for one in entered) else await or_gone(request, self._settle(entered))
         except ClientDisconnect:
-            await asyncio.shield(self._abandon(entered))
+            await asyncio.shield(abandon(self._doors, [one.job.id for one in entered if one.job is not None]))
             raise
         if len(settled) > 1:
             return await _answer_many(answers, settled)
@@ -73,18 +70,12 @@ class Predict:
             # Removed within this instant.
             return replace(one, error=results_gone(one.job.id))
         if not job.state.final:
-            # The caller is about to be told its address.
-            await run_sync(partial(self._doors.store.keep, job.id))
+            # The caller is about to be told its address, and must be on a full disk, too: nothing was sent in vain.
+            try:
+                await run_sync(partial(self._doors.store.keep, job.id))
+            except DocfleetError as error:
+                logger.warning("job {} goes on, but was not marked as known to its caller: {}", job.id, error.message)
         return replace(one, job=job)
-
-    async def _abandon(self, entered: Sequence[Entered]) -> None:
-        for one in entered:
-            job = one.job
-            if job is None or self._doors.watch.waited(job.id) or self._doors.feed.followed(job.id):
-                continue
-            if await run_sync(partial(self._doors.store.cancel, job.id, _ABANDONED, even_kept=False)):
-                await run_sync(partial(remove_tree, self._doors.folder.job(job.id)))
-                logger.info("job {} cancelled: its caller left", job.id)
 
 
 async def or_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

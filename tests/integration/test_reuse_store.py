@@ -28,8 +28,11 @@ class Room:
     folder: DataFolder
     now: float = 1000.0
 
-    def accept(self, key: str | None = "key") -> Job:
-        return self.store.accept(new_job_id(), a_document(), ParseOptions(), [WHOLE], reuse_key=key, engines=[ENGINES])
+    def accept(self, key: str | None = "key", **terms: object) -> Job:
+        return self.store.accept(
+            new_job_id(), a_document(), ParseOptions(), [WHOLE],
+            Terms(**terms), reuse_key=key, engines=[ENGINES],  # type: ignore[arg-type]
+        )  # fmt: skip
 
     def deliver(self, size: int = 100, **extra: object) -> str:
         """Do the next shard as the worker in slot 0 would; return the job's id."""
@@ -133,6 +136,89 @@ def test_cancelling_a_follower_ends_only_that_one(room: Room) -> None:
     assert hand_on(room.store, room.folder) == 1
     assert room.states(jobs) == [JobState.COMPLETED, JobState.CANCELLED, JobState.COMPLETED]
     assert job_of(room.store, other).cached
+
+
+BATCH: dict[str, object] = {"lane": Lane.BATCH}
+BUSY_CALLER: dict[str, object] = {"caller": "busy"}
+
+
+@pytest.mark.parametrize("patient", [BATCH, BUSY_CALLER])
+def test_whose_turn_comes_first_takes_the_lead_of_a_job_that_waits(room: Room, patient: dict[str, object]) -> None:
+    others = [room.accept(None, **patient) for _ in range(5)]
+    leader, follower = room.accept(**patient), room.accept(**patient)
+    assert room.deliver() == others[0].id
+    newcomer, later = room.accept(caller="new"), room.accept(caller="new")
+    assert room.store.place(newcomer.id).position is not None
+    assert [room.store.place(job.id).position for job in (leader, follower, later)] == [None] * 3
+    while room.deliver() != newcomer.id:
+        assert job_of(room.store, others[2]).state is JobState.QUEUED, "it came no sooner than the job it shares with"
+    assert hand_on(room.store, room.folder) == 3
+    assert room.states([leader, follower, newcomer, later]) == [JobState.COMPLETED] * 4
+    assert not job_of(room.store, newcomer).cached
+    waiting = room.states(others).count(JobState.QUEUED)
+    assert (room.store.backlog().jobs, room.store.totals().queued_jobs) == (waiting, waiting)
+
+
+def test_a_leader_that_is_read_and_one_whose_turn_comes_first_keep_the_lead(room: Room) -> None:
+    running = room.accept(lane=Lane.BATCH)
+    claim = must_claim(room.store)
+    sooner, waiting = room.accept("other"), room.accept("other", lane=Lane.BATCH)
+    assert room.store.place(room.accept().id).position is None
+    assert claim.job_id == running.id
+    assert room.store.place(waiting.id).position is None
+    assert must_claim(room.store).job_id == sooner.id
+    assert room.store.claim(ME, 0) is None
+
+
+@pytest.mark.parametrize("end", [end_failed, end_lost, end_cancelled, end_removed, end_vanished])
+def test_whatever_ends_a_job_that_took_the_lead_the_one_before_has_it_again(
+    room: Room, end: Callable[[Room], None]
+) -> None:
+    before, follower = room.accept(lane=Lane.BATCH), room.accept(lane=Lane.BATCH)
+    room.accept()
+    end(room)
+    assert room.deliver() == before.id
+    assert room.store.claim(ME, 0) is None, "two jobs were promoted"
+    assert hand_on(room.store, room.folder) == 1
+    assert room.states([before, follower]) == [JobState.COMPLETED] * 2
+
+
+def test_a_job_whose_caller_left_is_wanted_while_somebody_waits_for_its_result(room: Room) -> None:
+    leader, follower, kept = room.accept(kept=False), room.accept(kept=False), room.accept("kept")
+    assert not room.store.cancel(kept.id, LOST, even_kept=False)
+    assert room.store.cancel(room.accept("kept", kept=False).id, LOST, even_kept=False)
+    assert not room.store.cancel(leader.id, LOST, even_kept=False)
+    assert room.store.unwanted() == []
+    assert room.store.cancel(follower.id, LOST, even_kept=False)
+    assert room.store.unwanted() == [leader.id]
+    assert room.store.cancel(leader.id, LOST, even_kept=False)
+    assert room.store.unwanted() == []
+
+
+def test_a_caller_who_has_not_left_keeps_a_job_that_nobody_else_waits_for(room: Room) -> None:
+    room.accept(kept=False)
+    assert room.store.cancel(room.accept(kept=False).id, LOST, even_kept=False)
+    assert room.store.unwanted() == []
+
+
+def test_jobs_that_follow_one_another_and_were_all_left_are_all_unwanted(room: Room) -> None:
+    before, follower = room.accept(lane=Lane.BATCH, kept=False), room.accept(lane=Lane.BATCH, kept=False)
+    assert not room.store.cancel(before.id, LOST, even_kept=False)
+    newcomer = room.accept(kept=False)
+    assert not room.store.cancel(newcomer.id, LOST, even_kept=False)
+    assert room.store.cancel(follower.id, LOST, even_kept=False)
+    assert room.store.unwanted() == [before.id, newcomer.id]
+    for job in (newcomer, before):
+        assert room.store.cancel(job.id, LOST, even_kept=False)
+    assert room.store.claim(ME, 0) is None
+
+
+def test_a_job_that_was_left_and_is_told_of_goes_on(room: Room) -> None:
+    leader, follower = room.accept(kept=False), room.accept()
+    assert not room.store.cancel(leader.id, LOST, even_kept=False)
+    room.store.keep(leader.id)
+    assert room.store.cancel(follower.id, LOST)
+    assert room.store.unwanted() == []
 
 
 def test_a_job_that_ends_with_a_stored_result_is_no_backlog_and_its_key_stands_for_it(room: Room) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from loguru import logger
 
 from docfleet.errors import Cancelled, ParseFailed
 from docfleet.files import DataFolder, new_job_id, remove_tree
@@ -208,6 +209,41 @@ def test_at_start_only_strangers_are_looked_for_and_the_rest_after(room: Room) -
     leftovers = Leftovers(room.folder, room.store, left)
     assert leftovers.look() == 0
     assert all(room.files(job) == {"source.pdf", "result-1/document.md"} for job in jobs)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda database: database.write_bytes(b"")])
+def test_results_are_kept_when_their_database_was_emptied_or_removed_until_somebody_says_otherwise(
+    tmp_path: Path, harm: Callable[[Path], object]
+) -> None:
+    folder = DataFolder(tmp_path / "data")
+    folder.create()
+
+    def start(*, work: bool = False) -> list[str]:
+        with open_store(folder.database) as store:
+            room, told = Room(store, folder, time.time()), []
+            sink = logger.add(lambda message: told.append(str(message)), level="WARNING")
+            clear_leftovers(folder, store)
+            logger.remove(sink)
+            if work:
+                room.accept()
+                room.deliver()
+        return told
+
+    assert start(work=True) == []
+    (result,) = folder.jobs.glob("*/result-1/document.md")
+    folder.job(new_job_id()).mkdir()
+    harm(folder.database)
+    # The second of these starts finds a store that has ended jobs again.
+    for _ in range(2):
+        (warning,) = start(work=True)
+        assert "results of 1 documents" in warning
+        assert result.exists()
+    mark = folder.database.with_name("docfleet.db.lost")
+    assert str(mark) in warning
+    mark.unlink()
+    assert start() == []
+    assert not result.exists()
+    assert len(list(folder.jobs.iterdir())) == 2
 
 
 @pytest.mark.usefixtures("_signals")

@@ -15,7 +15,9 @@ import pytest
 import requests
 from loguru import logger
 
+from docfleet.errors import StorageFull
 from docfleet.records import Claim, Job, JobState, WorkerState
+from docfleet.store.reuse import hand_on
 from docfleet.web.schemas import Answer, ErrorAnswer, Results, StillRunning
 from tests.integration.web_house import PDF, House, Work, open_house
 
@@ -155,6 +157,70 @@ def test_a_document_that_takes_longer_than_the_wait_is_answered_with_its_address
         result = house.get(answer.links.result)
         assert result.status_code == 200
         assert Answer.model_validate(result.json()).filename == "slow.pdf"
+
+
+def test_the_address_is_told_also_where_the_disk_has_no_room_to_note_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: str) -> None:
+        raise StorageFull("The disk is full.")
+
+    with open_house(tmp_path / "data", wait_timeout=0.1) as house:
+        monkeypatch.setattr(house.doors.store, "keep", full)
+        house.worker.delivering.clear()
+        response = house.predict_files({"slow.pdf": PDF})
+        assert response.status_code == 202
+        house.worker.delivering.set()
+        until(lambda: house.get(response.headers["location"]).json()["state"] == "completed")
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> Iterator[House]:
+    with open_house(tmp_path / "data", shared=True) as running:
+        running.worker.claiming.clear()
+        yield running
+
+
+def states(house: House) -> list[str]:
+    """Return the states of all jobs, the oldest first."""
+    return [job["state"] for job in reversed(house.get("/jobs").json()["jobs"])]
+
+
+def waiting_caller(house: House) -> socket.socket:
+    before = house.doors.watch.waiting
+    connection = socket.create_connection(address(house), timeout=20)
+    connection.sendall(raw_post(PDF))
+    until(lambda: house.doors.watch.waiting == before + 1)
+    return connection
+
+
+@pytest.mark.parametrize("last", ["leaves", "is deleted"])
+def test_shared_work_is_stopped_when_the_last_who_waits_for_it_goes(sharing: House, last: str) -> None:
+    first, second = waiting_caller(sharing), waiting_caller(sharing)
+    first.close()
+    until(lambda: sharing.doors.watch.waiting == 1)
+    if last == "leaves":
+        second.close()
+    else:
+        newest = sharing.get("/jobs").json()["jobs"][0]
+        assert requests.delete(sharing.url + newest["links"]["job"], timeout=20).status_code == 200
+        second.close()
+    until(lambda: states(sharing) == ["cancelled", "cancelled"])
+    until(lambda: list(sharing.doors.folder.jobs.iterdir()) == [])
+
+
+def test_shared_work_goes_on_for_those_who_wait_and_those_who_need_not_stay(sharing: House) -> None:
+    first, second = waiting_caller(sharing), waiting_caller(sharing)
+    second.close()
+    until(lambda: states(sharing) == ["queued", "cancelled"])
+    assert requests.post(f"{sharing.url}/jobs?filename=a.pdf", data=PDF, timeout=20).status_code == 202
+    first.close()
+    until(lambda: sharing.doors.watch.waiting == 0)
+    waiting_caller(sharing).close()
+    until(lambda: states(sharing) == ["queued", "cancelled", "queued", "cancelled"])
+    sharing.worker.claiming.set()
+    until(lambda: hand_on(sharing.worker.store, sharing.doors.folder) == 1)
+    assert states(sharing) == ["completed", "cancelled", "completed", "cancelled"]
 
 
 def test_several_documents_of_which_one_takes_too_long_are_answered_with_what_is_there(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from docfleet.files import DataFolder
 from docfleet.intake.accept import Intake
 from docfleet.intake.inspector import Inspector
 from docfleet.intake.receive import receive
+from docfleet.intake.reuse import Reuse
 from docfleet.process.identity import identify
 from docfleet.records import Claim, FailedPage, WorkerReport, WorkerSlot, WorkerState
 from docfleet.store.admission import Limits
@@ -171,8 +172,14 @@ class House:
 
 
 @contextlib.contextmanager
-def open_house(root: Path, **changes: Any) -> Iterator[House]:
-    """Serve the doors until the block ends; `changes` replace fields of `Doors`."""
+def open_house(root: Path, *, shared: bool = False, **changes: Any) -> Iterator[House]:
+    """Serve the doors until the block ends.
+
+    Args:
+        root: the data folder.
+        shared: whether identical documents are parsed once; who waits is served by whoever calls `hand_on`.
+        changes: replace fields of `Doors`.
+    """
     folder = DataFolder(root)
     folder.create()
     store = open_store(folder.database)
@@ -182,7 +189,7 @@ def open_house(root: Path, **changes: Any) -> Iterator[House]:
     values: dict[str, Any] = {
         "store": store,
         "folder": folder,
-        "intake": Intake(store, folder, inspector, allowed_server_urls=[]),
+        "intake": Intake(store, folder, inspector, reuse=Reuse(store, folder) if shared else None),
         "receive": partial(receive, own_parameters=OWN_PARAMETERS),
         "admission": Admission(store, Limits(pages=20_000, jobs=2000), wait=0.0),
         "feed": ProgressFeed(open_store(folder.database)),

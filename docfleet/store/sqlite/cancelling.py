@@ -20,12 +20,18 @@ class SqliteCancelling(Database):
         with self._writing(durable=True) as connection:
             ended = first(connection, "cancel_job", id=job_id, error=told, now=now, even_kept=even_kept)
             if ended is None:
+                if not even_kept:
+                    connection.execute(sql("caller_left"), {"id": job_id})
                 return False
             connection.execute(sql("revoke"), {"id": job_id, "now": now})
             connection.execute(sql("fail_siblings"), {"job": ended["number"], "error": told, "now": now})
             connection.execute(sql("forget_keys_of_job"), {"job": ended["number"]})
             count(connection, JobState.CANCELLED.value)
         return True
+
+    def unwanted(self) -> list[str]:
+        """Return unfinished jobs whose callers left and whose result nobody waits for any more."""
+        return [row["id"] for row in self._rows("unwanted")]
 
     def remove(self, job_id: str) -> None:
         """Forget a job and its shards, durably: its files may go when this returns. Leases on it are lost."""

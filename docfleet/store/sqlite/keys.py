@@ -29,8 +29,8 @@ def job_of_key(connection: sqlite3.Connection, terms: Terms, now: float) -> Job 
             "This Idempotency-Key was sent before with another document or other options. Send a new key with a new "
             "document."
         )
-    if terms.kept:
-        connection.execute(sql("keep_job"), {"id": row["id"]})
+    # Two requests know of it now: whoever leaves first must not stop it for the other, who may not wait for it yet.
+    connection.execute(sql("keep_job"), {"id": row["id"]})
     return job_from(row)
 
 

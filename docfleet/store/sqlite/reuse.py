@@ -137,7 +137,23 @@ class SqliteReuse(Database):
 
 
 def follow(connection: sqlite3.Connection, job: int, key: str, engines: Collection[str]) -> None:
-    """Let a job that was just entered wait for another's result, if there is one or one in the making."""
+    """Let a job that was just entered wait for another's result, if there is one or one in the making.
+
+    Nobody waits longer for that: whose turn comes before the other's is parsed for both.
+    """
     row = first(connection, "follow", job=job, key=key, engines=id_list(engines))
-    if row is not None and row["follows"] is not None:
-        connection.execute(sql("hold_back"), {"job": job})
+    if row is None or row["follows"] is None:
+        return
+    leader = int(row["follows"])
+    if _overtakes(connection, job, leader):
+        connection.execute(sql("take_lead"), {"job": job, "leader": leader})
+        job = leader
+    connection.execute(sql("hold_back"), {"job": job})
+
+
+def _overtakes(connection: sqlite3.Connection, job: int, leader: int) -> bool:
+    """Return whether a newcomer's turn comes before anything of its leader is begun."""
+    if first(connection, "untouched", job=leader) is None:
+        return False
+    sooner = first(connection, "first_of_two", job=job, leader=leader)
+    return sooner is not None and sooner["job"] == job

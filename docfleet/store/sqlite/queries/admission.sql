@@ -17,4 +17,4 @@ INSERT INTO request_keys (key, job, fingerprint, expires_at) VALUES (:key, :job,
 DELETE FROM request_keys WHERE expires_at <= :now
 
 -- name: keep_job
-UPDATE jobs SET kept = 1 WHERE id = :id AND kept = 0
+UPDATE jobs SET kept = 1 WHERE id = :id AND kept <> 1

@@ -12,11 +12,22 @@ WHERE jobs.id = :id AND shards.state = 'running' AND owner_pid IS NOT NULL
 UPDATE jobs SET state = 'cancelled', finished_at = :now, error = :error,
     reuse_key = CASE WHEN :even_kept THEN NULL ELSE reuse_key END
 WHERE id = :id AND state IN ('queued', 'running') AND (
-    :even_kept OR kept = 0 AND NOT EXISTS (
-        SELECT 1 FROM jobs AS follower WHERE follower.follows = jobs.number AND follower.finished_at IS NULL
+    :even_kept OR kept <= 0 AND NOT EXISTS (
+        SELECT 1 FROM jobs AS follower
+        WHERE follower.follows = jobs.number AND follower.finished_at IS NULL AND follower.kept >= 0
     )
 )
 RETURNING number
+
+-- It goes on for others only; those who follow it and were left, too, do not count among them.
+-- name: caller_left
+UPDATE jobs SET kept = -1 WHERE id = :id AND kept = 0 AND finished_at IS NULL
+
+-- name: unwanted
+SELECT id FROM jobs WHERE finished_at IS NULL AND kept < 0 AND NOT EXISTS (
+    SELECT 1 FROM jobs AS follower
+    WHERE follower.follows = jobs.number AND follower.finished_at IS NULL AND follower.kept >= 0
+)
 
 -- name: forget_keys_of_job
 DELETE FROM request_keys WHERE job = :job

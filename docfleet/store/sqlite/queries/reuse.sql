@@ -27,6 +27,29 @@ UPDATE jobs SET reuse_key = :key, follows = (
 WHERE number = :job
 RETURNING follows
 
+-- Nothing of it was begun.
+-- name: untouched
+SELECT 1 FROM jobs WHERE number = :job AND state = 'queued'
+    AND NOT EXISTS (SELECT 1 FROM shards WHERE shards.job = jobs.number AND shards.state <> 'queued')
+
+-- Which of two jobs that wait is taken up first, in the order of `ahead_in_queue`. Only what their callers wait for is
+-- looked through: this is asked for every follower of a job that waits.
+-- name: first_of_two
+WITH waiting AS MATERIALIZED (
+    SELECT shards.job, shards.lane, callers.id AS caller, shards.turn, first_page,
+        callers.turn - (last_page - first_page + 1) + sum(last_page - first_page + 1) OVER (
+            PARTITION BY callers.id ORDER BY shards.turn, shards.job, first_page ROWS UNBOUNDED PRECEDING
+        ) AS due
+    FROM shards JOIN callers ON callers.id = shards.caller
+    WHERE state = 'queued' AND ready = 1
+        AND shards.caller IN (SELECT caller FROM jobs WHERE number IN (:job, :leader))
+)
+SELECT job FROM waiting WHERE job IN (:job, :leader)
+ORDER BY lane = 'batch', due, caller, turn, job, first_page LIMIT 1
+
+-- name: take_lead
+UPDATE jobs SET follows = nullif(:job, number) WHERE number IN (:job, :leader) OR follows = :leader
+
 -- name: hold_back
 UPDATE shards SET ready = 0 WHERE job = :job
 
