@@ -80,20 +80,26 @@ class Report:
     least_disk: int = 0
 
     @property
+    def disk_is_full(self) -> bool:
+        """Whether every document would be refused."""
+        return self.disk < self.least_disk
+
+    @property
     def fitness(self) -> Fitness:
         """How well the machine can do the work, its disk included."""
-        return Fitness.UNFIT if self.disk < self.least_disk else self.planned.fitness
+        return Fitness.UNFIT if self.disk_is_full else self.planned.fitness
 
     @property
     def all_warnings(self) -> tuple[str, ...]:
         """What the user should know, one sentence each."""
-        full: tuple[str, ...] = ()
-        if self.disk < self.least_disk:
-            full = (
-                f"{self.disk / GIB:.1f} GiB are free for {self.data_dir}: below {self.least_disk / GIB:.1f} GiB every "
-                "document is refused (507). Make room, or set min_free_disk_mb.",
-            )
-        return (*self.foresight.decision.warnings, *self.warnings, *full)
+        said = (*self.foresight.decision.warnings, *self.warnings)
+        if not self.disk_is_full:
+            return said
+        full = (
+            f"{self.disk / GIB:.1f} GiB are free for {self.data_dir}: below {self.least_disk / GIB:.1f} GiB every "
+            "document is refused (507). Make room, or set min_free_disk_mb."
+        )
+        return (*said, full)
 
     @property
     def planned(self) -> Plan:
@@ -157,7 +163,7 @@ def describe(told: Report) -> str:
     return "\n".join(
         [
             "Found",
-            *_found(machine, told.data_dir),
+            *_found(told),
             "",
             f"Will be used: {len(planned.workers)} worker(s); recommended: {told.advice['max_concurrent']}",
             *_used(planned),
@@ -181,7 +187,8 @@ def describe(told: Report) -> str:
     )
 
 
-def _found(machine: Machine, data_dir: Path) -> Iterator[str]:
+def _found(told: Report) -> Iterator[str]:
+    machine = told.machine
     cpu, memory = machine.cpu, machine.memory
     narrowed = [f"{cpu.logical} logical"]
     if cpu.affinity is not None and cpu.affinity < cpu.logical:
@@ -191,7 +198,7 @@ def _found(machine: Machine, data_dir: Path) -> Iterator[str]:
     yield f"  cpu      {cpu.cores:g} core(s) ({', '.join(narrowed)}) {cpu.name}".rstrip()
     limit = f", limited to {memory.limit / GIB:.1f} GiB by the container" if memory.limit else ""
     yield f"  memory   {memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available{limit}"
-    yield f"  disk     {free_disk(data_dir) / GIB:.1f} GiB free for {data_dir}"
+    yield f"  disk     {told.disk / GIB:.1f} GiB free for {told.data_dir}"
     for device in machine.accelerators:
         sizes = ""
         if device.memory_total is not None and device.memory_free is not None:

@@ -96,7 +96,6 @@ def fill(store: SqliteStore, shards: int) -> None:
 
 def _labour(work: str, path: Path, seconds: float, slot: int, start: Barrier, results) -> None:  # type: ignore[no-untyped-def]
     latencies: list[float] = []
-    done = True
     me = ProcessIdentity(pid=os.getpid(), started=slot)
     with open_store(path) as store:
         start.wait()
@@ -107,12 +106,13 @@ def _labour(work: str, path: Path, seconds: float, slot: int, start: Barrier, re
             else:
                 claim = store.claim(me, slot)
                 if "nothing" not in work and claim is None:
-                    done = False
-                    break
+                    # It ran out of work before the time was over.
+                    results.put(None)
+                    return
                 if claim is not None and "complete" in work:
                     assert store.complete(claim, output="jobs/x/part", report=REPORT)
             latencies.append(time.perf_counter() - begun)
-    results.put(latencies if done else None)
+    results.put(latencies)
 
 
 def show(runs: list[Run], processes: int) -> None:

@@ -27,6 +27,10 @@ class Tier(StrEnum):
     ADVANCED = "advanced"
 
 
+#: Tiers that read pages with a vision-language model on top of the small models.
+VLM_TIERS = frozenset({Tier.STANDARD, Tier.ADVANCED})
+
+
 class Method(StrEnum):
     """Where the text comes from: the file's own text, recognition, or whatever fits the document."""
 

@@ -65,6 +65,11 @@ class Stage(StrEnum):
     #: Both at once over some pages, to see whether they can be read; nothing is kept.
     PROBE = "probe"
 
+    @property
+    def is_part(self) -> bool:
+        """Whether it is over some of the pages, and can be halved; the others end the document."""
+        return self in (Stage.PAGES, Stage.PROBE)
+
 
 class WorkerState(StrEnum):
     """What a worker process is doing."""

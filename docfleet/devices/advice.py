@@ -6,10 +6,7 @@ from typing import Any
 
 from docfleet.devices.needs import NEEDS
 from docfleet.devices.records import Kind, Machine, Plan, PlannedWorker
-from docfleet.options import Tier
-
-#: Read by VLM servers, where there are any.
-_VLM_TIERS = frozenset({Tier.STANDARD, Tier.ADVANCED})
+from docfleet.options import VLM_TIERS, Tier
 
 
 def recommendations(machine: Machine, planned: Plan, recommended: Plan, *, vlm_servers: int = 0) -> dict[str, Any]:
@@ -41,7 +38,7 @@ def seconds_per_page(machine: Machine, planned: Plan, tier: Tier, *, vlm_servers
     `measured` says that the figure for one core was measured on some machine; on another it may be off by half.
     """
     need, first = NEEDS[tier], planned.workers[0]
-    if vlm_servers and tier in _VLM_TIERS:
+    if vlm_servers and tier in VLM_TIERS:
         # The workers wait for answers; as many pages are read at once as there are servers to read them.
         rate = min(vlm_servers, len(planned.workers)) / need.device_seconds
         return {"one_worker": round(need.device_seconds, 2), "all_workers": round(1 / rate, 3), "measured": False}

@@ -64,7 +64,7 @@ def after(failure: Failure) -> Verdict:
         return Verdict.RETRY
     several, by_engine = failure.pages > 1, failure.fault is Fault.ENGINE
     hasty = failure.halved or by_engine
-    if failure.stage in (Stage.PAGES, Stage.PROBE):
+    if failure.stage.is_part:
         if several and (hasty or failure.attempt >= failure.max_attempts):
             return Verdict.BISECT
         return Verdict.RETRY if failure.attempt < failure.max_attempts else Verdict.QUARANTINE

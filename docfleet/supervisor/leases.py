@@ -8,7 +8,7 @@ from docfleet.errors import DocfleetError
 from docfleet.files import DataFolder, remove_tree
 from docfleet.process.groups import kill_group_of
 from docfleet.process.identity import is_alive
-from docfleet.records import Shard, Stage, WorkerReport, WorkerState
+from docfleet.records import Shard, WorkerReport, WorkerState
 from docfleet.sharding.deadlines import retry_delay
 from docfleet.sharding.verdicts import Fault
 from docfleet.store.interface import Leases
@@ -100,7 +100,7 @@ class LeaseKeeper:
         )
         if ended:
             remove_tree(self._folder.part(shard.job_id, shard.id, shard.attempt))
-            if shard.stage in (Stage.DOCUMENT, Stage.WHOLE):
+            if not shard.stage.is_part:
                 remove_tree(self._folder.result(shard.job_id, shard.attempt))
             tidy_ended(self._folder, self._store, shard.job_id)
             excused = " This is not held against the document." if loss.fault is Fault.NOBODY else ""

@@ -152,7 +152,7 @@ class Bench:
     def discard(self, claim: Claim) -> None:
         """Remove whatever this attempt wrote."""
         remove_tree(self._folder.part(claim.job_id, claim.shard_id, claim.attempt))
-        if claim.stage in (Stage.DOCUMENT, Stage.WHOLE):
+        if not claim.stage.is_part:
             remove_tree(self._folder.result(claim.job_id, claim.attempt))
         if not self._folder.source(claim.job_id, claim.document.suffix).exists():
             # The job ended, and its folder was removed, while this attempt still wrote into it.
@@ -160,7 +160,7 @@ class Bench:
 
     def tidy(self, claim: Claim) -> None:
         """Remove what the job's attempts worked with, now that its result is recorded."""
-        if claim.stage in (Stage.DOCUMENT, Stage.WHOLE):
+        if not claim.stage.is_part:
             remove_tree(self._folder.work(claim.job_id))
 
     def hand_on(self, store: Following) -> None:

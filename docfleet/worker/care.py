@@ -37,9 +37,6 @@ class Cut(Enum):
 
 CUT: Final = Cut.CUT
 
-#: Stages whose pieces can be halved until the page is found.
-_PARTS = (Stage.PAGES, Stage.PROBE)
-
 #: Called for the number of the slot that this worker serves.
 Slot = Callable[[], int]
 
@@ -119,7 +116,7 @@ class Care:
         if (fault := self._not_of_the_document(error, claim.attempt)) is not None:
             verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay, fault=fault)
             return verdict is Verdict.FAIL
-        of_pages = (ParseFailed, TooSlow, BrokenDocument) if claim.stage in _PARTS else (ParseFailed, TooSlow)
+        of_pages = (ParseFailed, TooSlow, BrokenDocument) if claim.stage.is_part else (ParseFailed, TooSlow)
         if not isinstance(error, of_pages):
             return self._claims.fail(claim, told)
         verdict = self._claims.stumble(claim, told, max_attempts=self._max_attempts, delay=delay)

@@ -116,7 +116,7 @@ class Heart:
                 state=WorkerState.READY,
                 shard_id=None,
                 # A document counts where it is finished, a page where it is read.
-                documents_done=report.documents_done + int(stage in (Stage.DOCUMENT, Stage.WHOLE)),
+                documents_done=report.documents_done + int(stage is not None and not stage.is_part),
                 pages_done=report.pages_done + (pages if stage in (Stage.PAGES, Stage.WHOLE) else 0),
             )
         self._say()

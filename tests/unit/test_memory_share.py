@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from docfleet.engine.interface import ParseRequest
 from docfleet.engine.memory import is_out_of_memory
 from docfleet.engine.mineru.analysis import window_starts
 from docfleet.errors import OutOfDeviceMemory, ParseFailed, from_record
 from docfleet.options import ParseOptions
 from docfleet.worker.frugality import GOOD_SHARDS, SMALLEST, Frugality
+from tests.mineru_support import request_for
 
 
 class OutOfMemoryError(RuntimeError):
@@ -136,16 +136,7 @@ def test_mineru_reads_smaller_windows_that_end_where_the_usual_ones_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, share: float, starts: set[int]
 ) -> None:
     monkeypatch.setenv("MINERU_PROCESSING_WINDOW_SIZE", "16")
-    request = ParseRequest(
-        source=tmp_path / "source.pdf",
-        suffix="pdf",
-        filename="paper.pdf",
-        pages=40,
-        first_page=0,
-        last_page=39,
-        options=ParseOptions(),
-        memory_share=share,
-    )
+    request = replace(request_for(tmp_path / "paper.pdf", pages=40), memory_share=share)
     assert window_starts(request) == starts
     usual = window_starts(replace(request, memory_share=1.0))
     assert usual <= window_starts(request), "a shard that begins at a usual window begins at one of these"
@@ -155,14 +146,7 @@ def test_windows_of_a_probe_are_those_in_which_the_document_was_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MINERU_PROCESSING_WINDOW_SIZE", "4")
-    probe = ParseRequest(
-        source=tmp_path / "source.pdf",
-        suffix="pdf",
-        filename="paper.pdf",
-        pages=40,
-        first_page=13,
-        last_page=24,
-        options=ParseOptions(start_page_id=13, end_page_id=24),
-    )
+    options = ParseOptions(start_page_id=13, end_page_id=24)
+    probe = request_for(tmp_path / "paper.pdf", pages=40, first=13, last=24, options=options)
     assert window_starts(probe) == {13, 17, 21}
     assert window_starts(replace(probe, counted_from=2)) == {13, 14, 18, 22}

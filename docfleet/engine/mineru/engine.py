@@ -28,11 +28,11 @@ from docfleet.engine.mineru.documents import (
 )
 from docfleet.engine.mineru.failures import translated
 from docfleet.engine.mineru.flash_shards import WARNING, check_shard, fast_cuts, is_shard, read_shards, write_shard
-from docfleet.engine.mineru.readiness import VLM_TIERS, Readiness
+from docfleet.engine.mineru.readiness import Readiness
 from docfleet.engine.mineru.shortfalls import warnings_of
 from docfleet.engine.mineru.sources import IMAGE_SUFFIXES, MODEL_SUFFIXES, TextSource, canonical
 from docfleet.errors import InternalError, NotReady
-from docfleet.options import ParseOptions, Tier
+from docfleet.options import VLM_TIERS, ParseOptions, Tier
 from docfleet.records import FailedPage
 from docfleet.sharding.cutting import Cuts
 

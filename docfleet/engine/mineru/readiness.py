@@ -17,14 +17,11 @@ from docfleet.engine.mineru.loading import give_back_memory, load_small_models, 
 from docfleet.engine.mineru.sources import canonical
 from docfleet.errors import ConfigurationError, DocfleetError, InvalidOption, OutOfDeviceMemory, TierUnavailable
 from docfleet.models.progress import Fetching, read_status
-from docfleet.options import Method, ParseOptions, Tier
+from docfleet.options import VLM_TIERS, Method, ParseOptions, Tier
 
 if TYPE_CHECKING:
     from mineru.config import VlmConfig
     from mineru.model.download import ModelRepo
-
-#: Tiers that read pages with a vision-language model on top of the small models.
-VLM_TIERS = frozenset({Tier.STANDARD, Tier.ADVANCED})
 
 #: Seconds that MinerU's client waits for the router, which keeps shorter times itself and always answers.
 _ROUTER_SECONDS = 86400

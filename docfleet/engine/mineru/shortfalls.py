@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from docfleet.engine.interface import ParseRequest
-from docfleet.engine.mineru.readiness import VLM_TIERS
 from docfleet.engine.mineru.sources import IMAGE_SUFFIXES, MODEL_SUFFIXES, canonical
-from docfleet.options import Method, Tier
+from docfleet.options import VLM_TIERS, Method, Tier
 
 if TYPE_CHECKING:
     from mineru.types import MiddleJson

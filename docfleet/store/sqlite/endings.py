@@ -34,7 +34,7 @@ def deliver(connection: sqlite3.Connection, claim: Claim, *, output: str, report
         tier=str(report.get("tier", "")),
     )
     tally_shard(connection, done, now)
-    if stage in (Stage.PAGES, Stage.PROBE):
+    if stage.is_part:
         connection.execute(sql("advance_job"), {"job": job})
         settle(connection, job, now)
         return True

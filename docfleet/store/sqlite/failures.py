@@ -40,7 +40,7 @@ def end_attempt(
         return None
     stage, pages = Stage(held["stage"]), held["last_page"] - held["first_page"] + 1
     excused = held["excused"] + (retries.fault is Fault.NOBODY)
-    final = stage in (Stage.WHOLE, Stage.DOCUMENT) and bool(held["halved"])
+    final = not stage.is_part and bool(held["halved"])
     careful = bool(held["careful"]) and retries.fault is Fault.PROCESS and not final
     verdict = after(
         Failure(

@@ -40,12 +40,7 @@ class SqliteTallies(Database):
             if row["name"] in _EVENTS:
                 counted[Event(row["name"])][row["kind"]] = row["value"]
         return Tallies(
-            devices=_devices(
-                shards,
-                attempts,
-                under_way,
-                speeds,
-            ),
+            devices=_devices(shards, attempts, under_way, speeds),
             durations=_durations(shards),
             failures=dict(failures),
             events=counted,
